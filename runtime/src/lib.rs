@@ -1,0 +1,3 @@
+pub mod gemm;
+pub mod team;
+pub mod vmath;
