@@ -1,0 +1,378 @@
+//! Pointwise ops: the same function for every feature.
+//!
+//! Operands have equal shapes; a scalar operand meets every feature, a narrower extent every row. Tangents are
+//! written with the result where that is cheaper: tanh′ = 1 − y², σ′ = y(1 − y).
+
+use crate::ir::dual::Dual;
+use crate::ir::graph::{Graph, Value};
+use crate::ir::op::{Binary, Eval, Op, Row, Tangent, Transpose, Unary};
+use crate::ir::types::{DType, Extent, Type};
+
+fn pointwise_type(arity: usize, operands: &[&Type]) -> Result<Type, String> {
+    if operands.len() != arity {
+        return Err(format!("it takes {arity} operands"));
+    }
+    if operands.iter().any(|t| !t.is_float()) {
+        return Err("it works on floats; turn integers into floats with to_float".to_string());
+    }
+    let mut out = operands[0].clone();
+    for t in &operands[1..] {
+        out.extent = out.extent.join(t.extent).ok_or("sequences on different time axes have no common steps")?;
+        if out.shape.rank() == 0 {
+            out.shape = t.shape.clone();
+        } else if t.shape.rank() != 0 && t.shape != out.shape {
+            return Err(format!("shapes {} and {} differ", out.shape, t.shape));
+        }
+    }
+    Ok(out)
+}
+
+const fn unary(name: &'static str, tangent: Tangent, eval: fn(&Op, &[Dual]) -> Dual) -> Row {
+    Row { name, infer: |_, t| pointwise_type(1, t), tangent, transpose: None, eval: Eval::Pointwise(eval) }
+}
+
+/// A rule of the form coefficient(x, y) · ẋ.
+macro_rules! scaled {
+    (|$g:ident, $x:ident, $y:ident| $coefficient:expr) => {
+        Tangent::Rule(|$g, node, tangents| {
+            let $x = $g.operands(node)[0];
+            let $y = node;
+            let _ = ($x, $y);
+            let coefficient: Value = $coefficient;
+            let tangent = tangents[0].expect("a rule is asked for only where a tangent is");
+            $g.binary(Binary::Mul, tangent, coefficient)
+        })
+    };
+}
+
+impl Graph {
+    /// A pointwise op of one value.
+    pub fn unary(&mut self, op: Unary, x: Value) -> Value {
+        self.add(Op::Unary(op), &[x])
+    }
+    /// A pointwise op of two values.
+    pub fn binary(&mut self, op: Binary, x: Value, y: Value) -> Value {
+        self.add(Op::Binary(op), &[x, y])
+    }
+    fn with_scalar(&mut self, op: Binary, x: Value, y: f64) -> Value {
+        let y = self.scalar(y);
+        self.binary(op, x, y)
+    }
+    /// y − x for a number y.
+    fn from_scalar(&mut self, y: f64, x: Value) -> Value {
+        let y = self.scalar(y);
+        self.binary(Binary::Sub, y, x)
+    }
+}
+
+pub static NEG: Row =
+    Row { transpose: Some(|g, _, _, ct| g.unary(Unary::Neg, ct)), ..unary("neg", Tangent::Linear, |_, a| -a[0]) };
+pub static ABS: Row =
+    unary("abs", scaled!(|g, x, y| g.unary(Unary::Sign, x)), |_, a| a[0].chain(a[0].re.abs(), sign(a[0].re)));
+pub static SIGN: Row = unary("sign", Tangent::Zero, |_, a| Dual::new(sign(a[0].re)));
+pub static SQRT: Row = unary(
+    "sqrt",
+    scaled!(|g, x, y| {
+        let half = g.scalar(0.5);
+        g.binary(Binary::Div, half, y)
+    }),
+    |_, a| a[0].chain(a[0].re.sqrt(), 0.5 / a[0].re.sqrt()),
+);
+pub static EXP: Row = unary("exp", scaled!(|g, x, y| y), |_, a| a[0].chain(a[0].re.exp(), a[0].re.exp()));
+pub static EXPM1: Row = unary("expm1", scaled!(|g, x, y| g.with_scalar(Binary::Add, y, 1.0)), |_, a| {
+    a[0].chain(a[0].re.exp_m1(), a[0].re.exp())
+});
+pub static LN: Row = unary(
+    "ln",
+    scaled!(|g, x, y| {
+        let one = g.scalar(1.0);
+        g.binary(Binary::Div, one, x)
+    }),
+    |_, a| a[0].chain(a[0].re.ln(), 1.0 / a[0].re),
+);
+pub static LOG1P: Row = unary(
+    "log1p",
+    scaled!(|g, x, y| {
+        let one = g.scalar(1.0);
+        let sum = g.binary(Binary::Add, x, one);
+        g.binary(Binary::Div, one, sum)
+    }),
+    |_, a| a[0].chain(a[0].re.ln_1p(), 1.0 / (1.0 + a[0].re)),
+);
+pub static TANH: Row = unary(
+    "tanh",
+    scaled!(|g, x, y| {
+        let squared = g.binary(Binary::Mul, y, y);
+        g.from_scalar(1.0, squared)
+    }),
+    // sech² by cosh, not by 1 − tanh²: an independent form.
+    |_, a| a[0].chain(a[0].re.tanh(), a[0].re.cosh().powi(-2)),
+);
+pub static SIGMOID: Row = unary(
+    "sigmoid",
+    scaled!(|g, x, y| {
+        let rest = g.from_scalar(1.0, y);
+        g.binary(Binary::Mul, y, rest)
+    }),
+    |_, a| {
+        let (x, e) = (a[0].re, (-a[0].re.abs()).exp());
+        let y = if x >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) };
+        a[0].chain(y, e / (1.0 + e).powi(2))
+    },
+);
+pub static SOFTPLUS: Row = unary("softplus", scaled!(|g, x, y| g.unary(Unary::Sigmoid, x)), |_, a| {
+    let (x, e) = (a[0].re, (-a[0].re.abs()).exp());
+    a[0].chain(x.max(0.0) + e.ln_1p(), if x >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) })
+});
+pub static RELU: Row = unary("relu", scaled!(|g, x, y| g.with_scalar(Binary::Gt, x, 0.0)), |_, a| {
+    if a[0].re < 0.0 { Dual::new(0.0) } else { a[0].chain(a[0].re, flag(a[0].re > 0.0)) }
+});
+pub static ERF: Row = unary(
+    "erf",
+    scaled!(|g, x, y| {
+        let bell = bell(g, x, 1.0);
+        g.with_scalar(Binary::Mul, bell, std::f64::consts::FRAC_2_SQRT_PI)
+    }),
+    |_, a| {
+        let x = a[0].re;
+        a[0].chain(libm::erf(x), std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp())
+    },
+);
+pub static NORMAL_CDF: Row = unary(
+    "normal_cdf",
+    scaled!(|g, x, y| {
+        let bell = bell(g, x, 0.5);
+        g.with_scalar(Binary::Mul, bell, FRAC_1_SQRT_TAU)
+    }),
+    |_, a| {
+        let x = a[0].re;
+        a[0].chain(0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2), FRAC_1_SQRT_TAU * (-0.5 * x * x).exp())
+    },
+);
+pub static SIN: Row =
+    unary("sin", scaled!(|g, x, y| g.unary(Unary::Cos, x)), |_, a| a[0].chain(a[0].re.sin(), a[0].re.cos()));
+pub static COS: Row = unary(
+    "cos",
+    scaled!(|g, x, y| {
+        let sine = g.unary(Unary::Sin, x);
+        g.unary(Unary::Neg, sine)
+    }),
+    |_, a| a[0].chain(a[0].re.cos(), -a[0].re.sin()),
+);
+pub static POWI: Row = unary(
+    "powi",
+    scaled!(|g, x, y| {
+        let n = exponent(g.op(y));
+        let power = g.unary(Unary::Powi(n.saturating_sub(1)), x);
+        g.with_scalar(Binary::Mul, power, f64::from(n))
+    }),
+    |op, a| {
+        let n = exponent(op);
+        a[0].chain(a[0].re.powi(n), f64::from(n) * a[0].re.powi(n.saturating_sub(1)))
+    },
+);
+
+const FRAC_1_SQRT_TAU: f64 = 0.398_942_280_401_432_7;
+
+/// e^(−s·x²)
+fn bell(g: &mut Graph, x: Value, s: f64) -> Value {
+    let squared = g.binary(Binary::Mul, x, x);
+    let scaled = g.with_scalar(Binary::Mul, squared, -s);
+    g.unary(Unary::Exp, scaled)
+}
+
+fn exponent(op: &Op) -> i32 {
+    match op {
+        Op::Unary(Unary::Powi(n)) => *n,
+        _ => unreachable!("the row of powi"),
+    }
+}
+
+fn sign(x: f64) -> f64 {
+    if x > 0.0 {
+        1.0
+    } else if x < 0.0 {
+        -1.0
+    } else {
+        x // ±0 and NaN stay
+    }
+}
+
+fn flag(b: bool) -> f64 {
+    f64::from(u8::from(b))
+}
+
+const fn binary(
+    name: &'static str,
+    tangent: Tangent,
+    transpose: Option<Transpose>,
+    eval: fn(&Op, &[Dual]) -> Dual,
+) -> Row {
+    Row { name, infer: |_, t| pointwise_type(2, t), tangent, transpose, eval: Eval::Pointwise(eval) }
+}
+
+/// Takes a cotangent of the result to the type of operand `i`.
+fn to_operand(g: &mut Graph, node: Value, i: usize, ct: Value) -> Value {
+    let ty = g.ty(g.operands(node)[i]).clone();
+    g.sum_to(ct, &ty)
+}
+
+pub static ADD: Row = binary("add", additive(), Some(to_operand), |_, a| a[0] + a[1]);
+pub static SUB: Row = binary(
+    "sub",
+    additive(),
+    Some(|g, node, i, ct| {
+        let ct = to_operand(g, node, i, ct);
+        if i == 1 { g.unary(Unary::Neg, ct) } else { ct }
+    }),
+    |_, a| a[0] - a[1],
+);
+
+/// x ± y: the tangents there are, spread to the result's type where only one is.
+const fn additive() -> Tangent {
+    Tangent::Rule(|g, node, tangents| {
+        let ty = g.ty(node).clone();
+        let minus = matches!(g.op(node), Op::Binary(Binary::Sub));
+        match (tangents[0], tangents[1]) {
+            (Some(x), Some(y)) => g.binary(if minus { Binary::Sub } else { Binary::Add }, x, y),
+            (Some(x), None) => g.spread_to(x, &ty),
+            (None, Some(y)) => {
+                let y = if minus { g.unary(Unary::Neg, y) } else { y };
+                g.spread_to(y, &ty)
+            }
+            (None, None) => unreachable!("a rule is asked for only where a tangent is"),
+        }
+    })
+}
+
+pub static MUL: Row = binary(
+    "mul",
+    Tangent::Multilinear,
+    Some(|g, node, i, ct| {
+        let other = g.operands(node)[1 - i];
+        let product = g.binary(Binary::Mul, ct, other);
+        to_operand(g, node, i, product)
+    }),
+    |_, a| a[0] * a[1],
+);
+/// x / y is linear in x only; (x/y)˙ = (ẋ − (x/y)·ẏ) / y.
+pub static DIV: Row = binary(
+    "div",
+    Tangent::Rule(|g, node, tangents| {
+        let y = g.operands(node)[1];
+        let ty = g.ty(node).clone();
+        let along_x = tangents[0].map(|t| {
+            let t = g.binary(Binary::Div, t, y);
+            g.spread_to(t, &ty)
+        });
+        let along_y = tangents[1].map(|t| {
+            let ratio = g.binary(Binary::Div, node, y);
+            let t = g.binary(Binary::Mul, t, ratio);
+            g.unary(Unary::Neg, t)
+        });
+        match (along_x, along_y) {
+            (Some(a), Some(b)) => g.binary(Binary::Add, a, b),
+            (a, b) => a.or(b).expect("a rule is asked for only where a tangent is"),
+        }
+    }),
+    Some(|g, node, i, ct| {
+        assert_eq!(i, 0, "a quotient is linear in its numerator");
+        let y = g.operands(node)[1];
+        let quotient = g.binary(Binary::Div, ct, y);
+        to_operand(g, node, 0, quotient)
+    }),
+    |_, a| a[0] / a[1],
+);
+/// (xʸ)˙ = y·xʸ⁻¹·ẋ + xʸ·ln(x)·ẏ
+pub static POW: Row = binary(
+    "pow",
+    Tangent::Rule(|g, node, tangents| {
+        let (x, y) = (g.operands(node)[0], g.operands(node)[1]);
+        let along_x = tangents[0].map(|t| {
+            let less = g.with_scalar(Binary::Sub, y, 1.0);
+            let power = g.binary(Binary::Pow, x, less);
+            let slope = g.binary(Binary::Mul, y, power);
+            g.binary(Binary::Mul, t, slope)
+        });
+        let along_y = tangents[1].map(|t| {
+            let log = g.unary(Unary::Ln, x);
+            let slope = g.binary(Binary::Mul, node, log);
+            g.binary(Binary::Mul, t, slope)
+        });
+        match (along_x, along_y) {
+            (Some(a), Some(b)) => g.binary(Binary::Add, a, b),
+            (a, b) => a.or(b).expect("a rule is asked for only where a tangent is"),
+        }
+    }),
+    None,
+    |_, a| {
+        let (x, y) = (a[0].re, a[1].re);
+        let value = x.powf(y);
+        let along = |du: f64, slope: f64| if du == 0.0 { 0.0 } else { du * slope };
+        Dual { re: value, du: along(a[0].du, y * x.powf(y - 1.0)) + along(a[1].du, value * x.ln()) }
+    },
+);
+
+/// min and max: where both are equal, the first operand has the derivative.
+const fn choice(name: &'static str, eval: fn(&Op, &[Dual]) -> Dual) -> Row {
+    binary(
+        name,
+        Tangent::Rule(|g, node, tangents| {
+            let (x, y) = (g.operands(node)[0], g.operands(node)[1]);
+            let second = match g.op(node) {
+                Op::Binary(Binary::Min) => Binary::Lt,
+                _ => Binary::Gt,
+            };
+            let ty = g.ty(node).clone();
+            let mask = g.binary(second, y, x);
+            let branch = |g: &mut Graph, t: Option<Value>| match t {
+                Some(t) => t,
+                None => g.constant(0.0, Type::float(Extent::Shared, ())),
+            };
+            let (a, b) = (branch(g, tangents[0]), branch(g, tangents[1]));
+            let t = g.add(Op::Select, &[mask, b, a]);
+            g.spread_to(t, &ty)
+        }),
+        None,
+        eval,
+    )
+}
+pub static MIN: Row = choice("min", |_, a| if a[1].re < a[0].re { a[1] } else { a[0] });
+pub static MAX: Row = choice("max", |_, a| if a[1].re > a[0].re { a[1] } else { a[0] });
+
+pub static GT: Row = binary("gt", Tangent::Zero, None, |_, a| Dual::new(flag(a[0].re > a[1].re)));
+pub static GE: Row = binary("ge", Tangent::Zero, None, |_, a| Dual::new(flag(a[0].re >= a[1].re)));
+pub static LT: Row = binary("lt", Tangent::Zero, None, |_, a| Dual::new(flag(a[0].re < a[1].re)));
+pub static LE: Row = binary("le", Tangent::Zero, None, |_, a| Dual::new(flag(a[0].re <= a[1].re)));
+pub static EQ: Row = binary("eq", Tangent::Zero, None, |_, a| Dual::new(flag(a[0].re == a[1].re)));
+pub static NE: Row = binary("ne", Tangent::Zero, None, |_, a| Dual::new(flag(a[0].re != a[1].re)));
+
+pub static SELECT: Row = Row {
+    name: "select",
+    infer: |_, t| pointwise_type(3, t),
+    tangent: Tangent::Rule(|g, node, tangents| {
+        let mask = g.operands(node)[0];
+        let ty = g.ty(node).clone();
+        let zero = g.scalar(0.0);
+        let t = g.add(Op::Select, &[mask, tangents[1].unwrap_or(zero), tangents[2].unwrap_or(zero)]);
+        g.spread_to(t, &ty)
+    }),
+    transpose: Some(|g, node, i, ct| {
+        let mask = g.operands(node)[0];
+        let zero = g.scalar(0.0);
+        let branch = if i == 1 { [mask, ct, zero] } else { [mask, zero, ct] };
+        let chosen = g.add(Op::Select, &branch);
+        to_operand(g, node, i, chosen)
+    }),
+    eval: Eval::Pointwise(|_, a| if a[0].re != 0.0 { a[1] } else { a[2] }),
+};
+
+pub static STOP_GRADIENT: Row = unary("stop_gradient", Tangent::Zero, |_, a| Dual::new(a[0].re));
+
+pub static TO_FLOAT: Row = Row {
+    infer: |_, t| match t {
+        [t] if t.dtype == DType::I32 => Ok(Type { dtype: DType::F32, ..(*t).clone() }),
+        _ => Err("it takes one integer value".to_string()),
+    },
+    ..unary("to_float", Tangent::Zero, |_, a| Dual::new(a[0].re))
+};
