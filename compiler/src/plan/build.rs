@@ -473,7 +473,7 @@ impl Builder {
                 names
             })
             .join(" ");
-        let work = Work::Kernel(Kernel { tile, nodes, strides });
+        let work = Work::Kernel(Kernel { tile, nodes, reads: reads.len(), strides });
         stages.push(Stage { name, domain, work, reads, writes, constant: false });
     }
 

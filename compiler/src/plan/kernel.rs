@@ -111,6 +111,8 @@ pub struct Kernel {
     pub tile: Option<Tile>,
     /// Values, operands first.
     pub nodes: Vec<KernelNode>,
+    /// How many of the stage's accesses are reads.
+    pub reads: usize,
     /// For each access of the stage, reads then writes: elements from row to row.
     pub strides: Vec<(Access, usize)>,
 }
