@@ -50,48 +50,42 @@ fn fma64<const FMA: bool>(a: f64, b: f64, c: f64) -> f64 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// Σ k[i] xⁱ by Estrin's scheme: pairs, then pairs of pairs, which is log2 of the
-/// length deep where Horner's rule is as deep as the polynomial is long.
-#[inline(always)]
-fn poly<const FMA: bool, const N: usize>(k: [f32; N], x: f32) -> f32 {
-    let mut t = k;
-    let mut len = N;
-    let mut power = x;
-    while len > 1 {
-        let mut i = 0;
-        while 2 * i + 1 < len {
-            t[i] = fma::<FMA>(t[2 * i + 1], power, t[2 * i]);
-            i += 1;
+macro_rules! estrin {
+    ($name:ident, $fma:ident, $type:ident) => {
+        /// Σ k[i] xⁱ for up to 16 coefficients, by Estrin's scheme: pairs, pairs of
+        /// pairs and so on, which is log2 of the length deep where Horner's rule is
+        /// as deep as the polynomial is long.
+        ///
+        /// The indices and the tests on them are constants once inlined. A loop that
+        /// halves an array says the same in fewer words, but LLVM does not unroll
+        /// it, and a loop that holds another is not vectorised.
+        #[inline(always)]
+        fn $name<const FMA: bool, const N: usize>(k: [$type; N], x: $type) -> $type {
+            const { assert!(0 < N && N <= 16) };
+            type K<const N: usize> = [$type; N];
+            #[inline(always)]
+            fn two<const FMA: bool, const N: usize>(k: K<N>, i: usize, x: $type) -> $type {
+                if i + 1 < N { $fma::<FMA>(k[i + 1], x, k[i]) } else { k[i] }
+            }
+            #[inline(always)]
+            fn four<const FMA: bool, const N: usize>(k: K<N>, i: usize, x: $type) -> $type {
+                let low = two::<FMA, N>(k, i, x);
+                if i + 2 < N { $fma::<FMA>(two::<FMA, N>(k, i + 2, x), x * x, low) } else { low }
+            }
+            #[inline(always)]
+            fn eight<const FMA: bool, const N: usize>(k: K<N>, i: usize, x: $type) -> $type {
+                let low = four::<FMA, N>(k, i, x);
+                let x4 = (x * x) * (x * x);
+                if i + 4 < N { $fma::<FMA>(four::<FMA, N>(k, i + 4, x), x4, low) } else { low }
+            }
+            let low = eight::<FMA, N>(k, 0, x);
+            let x4 = (x * x) * (x * x);
+            if N > 8 { $fma::<FMA>(eight::<FMA, N>(k, 8, x), x4 * x4, low) } else { low }
         }
-        if len % 2 == 1 {
-            t[i] = t[len - 1];
-        }
-        len = len.div_ceil(2);
-        power *= power;
-    }
-    t[0]
+    };
 }
-
-/// [`poly`] in f64.
-#[inline(always)]
-fn poly64<const FMA: bool, const N: usize>(k: [f64; N], x: f64) -> f64 {
-    let mut t = k;
-    let mut len = N;
-    let mut power = x;
-    while len > 1 {
-        let mut i = 0;
-        while 2 * i + 1 < len {
-            t[i] = fma64::<FMA>(t[2 * i + 1], power, t[2 * i]);
-            i += 1;
-        }
-        if len % 2 == 1 {
-            t[i] = t[len - 1];
-        }
-        len = len.div_ceil(2);
-        power *= power;
-    }
-    t[0]
-}
+estrin!(poly, fma, f32);
+estrin!(poly64, fma64, f64);
 
 /// x = n ln 2 + r with |r| ≤ ln(2)/2 (and a hair): returns n as an i32 and r.
 /// Needs |x| < 2^15; a NaN comes back as r.
