@@ -65,22 +65,38 @@ macro_rules! estrin {
             type K<const N: usize> = [$type; N];
             #[inline(always)]
             fn two<const FMA: bool, const N: usize>(k: K<N>, i: usize, x: $type) -> $type {
-                if i + 1 < N { $fma::<FMA>(k[i + 1], x, k[i]) } else { k[i] }
+                if i + 1 < N {
+                    $fma::<FMA>(k[i + 1], x, k[i])
+                } else {
+                    k[i]
+                }
             }
             #[inline(always)]
             fn four<const FMA: bool, const N: usize>(k: K<N>, i: usize, x: $type) -> $type {
                 let low = two::<FMA, N>(k, i, x);
-                if i + 2 < N { $fma::<FMA>(two::<FMA, N>(k, i + 2, x), x * x, low) } else { low }
+                if i + 2 < N {
+                    $fma::<FMA>(two::<FMA, N>(k, i + 2, x), x * x, low)
+                } else {
+                    low
+                }
             }
             #[inline(always)]
             fn eight<const FMA: bool, const N: usize>(k: K<N>, i: usize, x: $type) -> $type {
                 let low = four::<FMA, N>(k, i, x);
                 let x4 = (x * x) * (x * x);
-                if i + 4 < N { $fma::<FMA>(four::<FMA, N>(k, i + 4, x), x4, low) } else { low }
+                if i + 4 < N {
+                    $fma::<FMA>(four::<FMA, N>(k, i + 4, x), x4, low)
+                } else {
+                    low
+                }
             }
             let low = eight::<FMA, N>(k, 0, x);
             let x4 = (x * x) * (x * x);
-            if N > 8 { $fma::<FMA>(eight::<FMA, N>(k, 8, x), x4 * x4, low) } else { low }
+            if N > 8 {
+                $fma::<FMA>(eight::<FMA, N>(k, 8, x), x4 * x4, low)
+            } else {
+                low
+            }
         }
     };
 }
