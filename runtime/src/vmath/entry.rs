@@ -9,7 +9,7 @@ use super::{Binary, Table, Unary};
 /// flight, and of constant length, so that there is no scalar remainder.
 const BLOCK: usize = 32;
 
-/// y[i] = K(x[i]). The block is read before any of it is written, so that `y` may
+/// `y[i] = K(x[i])`. The block is read before any of it is written, so that `y` may
 /// be `x`, and LLVM knows it may.
 ///
 /// # Safety
@@ -47,7 +47,7 @@ fn block<K: Elementwise, const FMA: bool>(from: &[f32; BLOCK]) -> [f32; BLOCK] {
     to
 }
 
-/// y[i] = x[i]^z[i], in the manner of [`map`].
+/// `y[i] = x[i]^z[i]`, in the manner of [`map`].
 ///
 /// # Safety
 ///

@@ -52,7 +52,7 @@ fn fma64<const FMA: bool>(a: f64, b: f64, c: f64) -> f64 {
 
 macro_rules! estrin {
     ($name:ident, $fma:ident, $type:ident) => {
-        /// Σ k[i] xⁱ for up to 16 coefficients, by Estrin's scheme: pairs, pairs of
+        /// `Σ k[i] xⁱ` for up to 16 coefficients, by Estrin's scheme: pairs, pairs of
         /// pairs and so on, which is log2 of the length deep where Horner's rule is
         /// as deep as the polynomial is long.
         ///

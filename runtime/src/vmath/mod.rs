@@ -61,7 +61,7 @@ mod kernels;
 #[cfg(test)]
 mod tests;
 
-/// y[i] = f(x[i]) for i < n.
+/// `y[i] = f(x[i])` for `i < n`.
 ///
 /// # Safety
 ///
@@ -73,7 +73,7 @@ mod tests;
 /// are meant for multiples of 16.
 pub type Unary<E> = unsafe extern "C" fn(x: *const E, y: *mut E, n: usize);
 
-/// y[i] = f(x[i], z[i]) for i < n.
+/// `y[i] = f(x[i], z[i])` for `i < n`.
 ///
 /// # Safety
 ///
