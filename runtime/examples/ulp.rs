@@ -141,41 +141,35 @@ fn sweep_pow(table: &Table<f32>, threads: usize, coarse: bool) -> Worst {
     square.merge(curve)
 }
 
-/// Nanoseconds a cycle takes, from a chain of one-cycle instructions each of which
-/// waits for the one before. Elsewhere than on x86-64 their latency is not known.
-fn cycle() -> Option<f64> {
-    if !cfg!(target_arch = "x86_64") {
-        return None;
+/// Nanoseconds that `steps` steps of six dependent one-cycle instructions take.
+fn chain(steps: u64) -> f64 {
+    let start = Instant::now();
+    let mut x = black_box(88_172_645_463_325_252u64);
+    for _ in 0..steps {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
     }
-    const STEPS: u64 = 20_000_000;
-    let best = (0..5)
-        .map(|_| {
-            let start = Instant::now();
-            let mut x = black_box(88_172_645_463_325_252u64);
-            for _ in 0..STEPS {
-                x ^= x << 13;
-                x ^= x >> 7;
-                x ^= x << 17;
-            }
-            black_box(x);
-            start.elapsed().as_secs_f64()
-        })
-        .fold(f64::INFINITY, f64::min);
-    Some(best * 1e9 / (STEPS * 6) as f64)
+    black_box(x);
+    start.elapsed().as_secs_f64() * 1e9
 }
 
-/// The shortest of many timings of `f` on 512 elements, in nanoseconds an element.
-fn time(mut f: impl FnMut()) -> f64 {
-    const CALLS: u32 = 200;
-    (0..200)
-        .map(|_| {
-            let start = Instant::now();
-            for _ in 0..CALLS {
-                f();
-            }
-            start.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS) / 512.0
-        })
-        .fold(f64::INFINITY, f64::min)
+/// The shortest of many timings of `f` on 512 elements, in nanoseconds an element
+/// and in cycles. The clock wanders, so it is taken beside every timing, from a
+/// chain of instructions of known latency; it is known on x86-64 only.
+fn time(mut f: impl FnMut()) -> (f64, Option<f64>) {
+    const CALLS: u32 = 100;
+    const STEPS: u64 = 5000;
+    let (mut ns, mut cycle) = (f64::INFINITY, f64::INFINITY);
+    for _ in 0..500 {
+        cycle = cycle.min(chain(STEPS) / (6 * STEPS) as f64);
+        let start = Instant::now();
+        for _ in 0..CALLS {
+            f();
+        }
+        ns = ns.min(start.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS) / 512.0);
+    }
+    (ns, cfg!(target_arch = "x86_64").then_some(ns / cycle))
 }
 
 /// 512 elements aligned as compiled graphs align theirs, to cache lines.
@@ -230,19 +224,19 @@ fn main() -> ExitCode {
     }
     let wanted = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
 
-    let cycle = cycle();
     println!("Instruction set: {}\n", table.name);
     println!("| function | max ULP | bound | worst input | inputs | ns/element | cycles/element |");
     println!("|---|---:|---:|---|---:|---:|---:|");
     let mut broken = false;
-    let mut row = |name: &str, worst: Worst, bound: f64, at: String, ns: f64| {
-        let cycles = cycle.map_or("?".to_string(), |c| format!("{:.2}", ns / c));
-        println!(
-            "| {name} | {:.3} | {bound} | {at} | {} | {ns:.2} | {cycles} |",
-            worst.error, worst.count
-        );
-        broken |= worst.error > bound;
-    };
+    let mut row =
+        |name: &str, worst: Worst, bound: f64, at: String, (ns, cycles): (f64, Option<f64>)| {
+            let cycles = cycles.map_or("?".to_string(), |c| format!("{c:.2}"));
+            println!(
+                "| {name} | {:.3} | {bound} | {at} | {} | {ns:.2} | {cycles} |",
+                worst.error, worst.count
+            );
+            broken |= worst.error > bound;
+        };
     for f in Function::ALL {
         if wanted(f.name()) {
             let worst = sweep_unary(table, f, threads, step);
@@ -250,8 +244,14 @@ fn main() -> ExitCode {
             let mut y = Tile([0.0; 512]);
             let run = table.unary(f);
             // SAFETY: x and y are of one length, and this machine supports `table`.
-            let ns = time(|| unsafe { run(black_box(x.0.as_ptr()), y.0.as_mut_ptr(), 512) });
-            row(f.name(), worst, f.bound(), format!("{:e}", worst.at[0]), ns);
+            let times = time(|| unsafe { run(black_box(x.0.as_ptr()), y.0.as_mut_ptr(), 512) });
+            row(
+                f.name(),
+                worst,
+                f.bound(),
+                format!("{:e}", worst.at[0]),
+                times,
+            );
         }
     }
     for f in BinaryFunction::ALL {
@@ -261,11 +261,11 @@ fn main() -> ExitCode {
             let mut y = Tile([0.0; 512]);
             let run = table.binary(f);
             // SAFETY: the three are of one length, and this machine supports `table`.
-            let ns = time(|| unsafe {
+            let times = time(|| unsafe {
                 run(black_box(x.0.as_ptr()), z.0.as_ptr(), y.0.as_mut_ptr(), 512)
             });
             let at = format!("{:e}, {:e}", worst.at[0], worst.at[1]);
-            row(f.name(), worst, f.bound(), at, ns);
+            row(f.name(), worst, f.bound(), at, times);
         }
     }
     if broken {

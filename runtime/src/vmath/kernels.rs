@@ -103,21 +103,25 @@ macro_rules! estrin {
 estrin!(poly, fma, f32);
 estrin!(poly64, fma64, f64);
 
-/// x = n ln 2 + r with |r| ≤ ln(2)/2 (and a hair): returns n as an i32 and r.
-/// Needs |x| < 2^15; a NaN comes back as r.
+/// x = n ln 2 + r with |r| ≤ ln(2)/2 (and a hair). Returns r, and a word whose low
+/// bits are n + `BIAS`; [`pow2`] looks at the lowest nine. Needs |x| < 2^14; a NaN
+/// comes back as r.
+///
+/// With a bias of 127 the word is ready for [`pow2`] as it is.
 #[inline(always)]
-fn split_exp<const FMA: bool>(x: f32) -> (i32, f32) {
-    let t = fma::<FMA>(x, LOG2_E, MAGIC);
-    let n = t - MAGIC;
+fn split_exp<const FMA: bool, const BIAS: i32>(x: f32) -> (u32, f32) {
+    let magic = MAGIC + BIAS as f32;
+    let t = fma::<FMA>(x, LOG2_E, magic);
+    let n = t - magic;
     let r = fma::<FMA>(n, -LN2_HI, x);
     let r = fma::<FMA>(n, -LN2_LO, r);
-    ((t.to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32), r)
+    (t.to_bits(), r)
 }
 
-/// 2^n for −127 < n < 128; any other n gives nonsense, but not a panic.
+/// 2^(e − 127), given e in the lowest eight bits of a word and a zero above them.
 #[inline(always)]
-fn pow2(n: i32) -> f32 {
-    f32::from_bits((n.wrapping_add(127) as u32) << 23)
+fn pow2(word: u32) -> f32 {
+    f32::from_bits(word << 23)
 }
 
 /// 2^n in f64 for −1023 < n < 1024.
@@ -145,7 +149,8 @@ fn expm1_reduced<const FMA: bool>(r: f32) -> f32 {
 /// infinity as the case may be.
 #[inline(always)]
 fn exp_in_range<const FMA: bool>(x: f32) -> f32 {
-    let (n, r) = split_exp::<FMA>(x);
+    // Twice 127, so that the halves have theirs.
+    let (n, r) = split_exp::<FMA, 254>(x);
     let half = n >> 1;
     exp_reduced::<FMA>(r) * pow2(half) * pow2(n.wrapping_sub(half))
 }
@@ -174,9 +179,9 @@ impl Elementwise for Expm1 {
         // e^89 overflows, and its n is 128, whose half below is still finite.
         let v = if x > 89.0 { 89.0 } else { x };
         let v = if v < -20.0 { -20.0 } else { v };
-        let (n, r) = split_exp::<FMA>(v);
         // Half the result, 2^(n-1) (e^r - 1) + (2^(n-1) - 1/2), fits when the result does.
-        let s = pow2(n.wrapping_sub(1));
+        let (n, r) = split_exp::<FMA, 126>(v);
+        let s = pow2(n);
         let half = fma::<FMA>(s, expm1_reduced::<FMA>(r), s - 0.5);
         let y = half + half;
         // Halving loses the last bit of a subnormal, and the sum the sign of a zero.
@@ -237,10 +242,11 @@ fn log_special(u: f32, x: f32, y: f32) -> f32 {
 #[inline(always)]
 fn log1p_in_range<const FMA: bool>(x: f32) -> f32 {
     let k = log_exponent((1.0 + x).to_bits());
-    // 2^-k (1 + x) - 1 with a single rounding. Above 2^25 the one is lost, rightly;
-    // 2^-k stays normal because k <= 126 after the halving.
-    let half = k >> 1;
-    let (s, t) = (pow2(half.wrapping_neg()), pow2(half.wrapping_sub(k)));
+    // 2^-k (1 + x) - 1 with a single rounding. Above 2^25 the one is lost, rightly.
+    // 2^-k is applied in halves because it may be subnormal.
+    let word = 254u32.wrapping_sub(k as u32);
+    let half = word >> 1;
+    let (s, t) = (pow2(half), pow2(word.wrapping_sub(half)));
     let f = fma::<FMA>(x * s, t, fma::<FMA>(s, t, -1.0));
     log_reduced::<FMA>(small_to_f32(k), f)
 }
@@ -261,10 +267,15 @@ impl Elementwise for Tanh {
         let a = x.abs();
         // tanh 9.02 rounds to 1, and so does everything above.
         let a = if a > 10.0 { 10.0 } else { a };
-        let (n, r) = split_exp::<FMA>(a + a);
+        // e = expm1(2a)/2, from 2^(n-1).
+        let (n, r) = split_exp::<FMA, 126>(a + a);
         let s = pow2(n);
-        let e = fma::<FMA>(s, expm1_reduced::<FMA>(r), s - 1.0);
-        (e / (e + 2.0)).copysign(x)
+        let e = fma::<FMA>(s, expm1_reduced::<FMA>(r), s - 0.5);
+        // e/(e + 1) suffers the rounding of e, of the sum and of the quotient. While e
+        // is small, e - e·e/(e + 1) is the same and suffers the last two but little.
+        let h = e / (e + 1.0);
+        let y = if e < 0.5 { fma::<FMA>(-e, h, e) } else { h };
+        y.copysign(x)
     }
 }
 
@@ -273,8 +284,10 @@ impl Elementwise for Sigmoid {
     #[inline(always)]
     fn at<const FMA: bool>(x: f32) -> f32 {
         let e = exp_neg_abs::<FMA>(x);
-        let top = if x < 0.0 { e } else { 1.0 };
-        top / (1.0 + e)
+        // e/(1 + e) below zero and 1/(1 + e) above are both t - t·e/(1 + e), which, when
+        // e is small, makes little of the roundings of the sum and of the quotient.
+        let t = if x < 0.0 { e } else { 1.0 };
+        fma::<FMA>(-t, e / (1.0 + e), t)
     }
 }
 
@@ -299,7 +312,7 @@ impl Elementwise for Erf {
         let near = fma::<FMA>(poly::<FMA, 7>(c::ERF_NEAR, s), x, x);
         // erfc(4) is below half an ulp of one.
         let t = if a > 4.0 { 4.0 } else { a };
-        let (n, r) = split_exp::<FMA>(poly::<FMA, 8>(c::ERF_FAR, t));
+        let (n, r) = split_exp::<FMA, 127>(poly::<FMA, 8>(c::ERF_FAR, t));
         let far = 1.0 - exp_reduced::<FMA>(r) * pow2(n);
         if a < 0.9375 { near } else { far.copysign(x) }
     }

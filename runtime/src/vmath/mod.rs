@@ -34,10 +34,10 @@
 //!   range round once.
 //! * **expm1**: the same r; 2ⁿ(e^r − 1) + (2ⁿ − 1), where for small x n is 0 and
 //!   the relatively accurate polynomial stands alone.
-//! * **tanh**: e/(e + 2) with e = expm1(2|x|), which is accurate at both ends; the
+//! * **tanh**: h = e/(e + 1) with e = expm1(2|x|)/2, or e − e·h where e is small; the
 //!   sign is copied, so the function is odd to the bit.
-//! * **sigmoid**: with e = exp(−|x|), e/(1 + e) below zero and 1/(1 + e) above. Where
-//!   e is subnormal 1 + e is 1 and nothing is lost.
+//! * **sigmoid**: with e = exp(−|x|), t − t·e/(1 + e), where t is e below zero and 1
+//!   above. Where e is subnormal 1 + e is 1 and nothing is lost.
 //! * **ln**: x = 2^k (1 + f) with 1 + f in [√½, √2); f − f²/2 + f³P(f) + k ln 2, the
 //!   arrangement of Cephes.
 //! * **log1p**: the same, with k from the rounded 1 + x but f = 2^−k x + (2^−k − 1)
