@@ -7,7 +7,7 @@ use super::{Binary, Table, Unary};
 /// Elements worked on at a time. Long enough that LLVM vectorises the loop over
 /// them (a short one it would unroll into scalars first) with several vectors in
 /// flight, and of constant length, so that there is no scalar remainder.
-const BLOCK: usize = 32;
+const BLOCK: usize = 16;
 
 /// `y[i] = K(x[i])`. The block is read before any of it is written, so that `y` may
 /// be `x`, and LLVM knows it may.
