@@ -14,7 +14,7 @@
 //! block's packing of A, which is why a range of units, not a set, is what a thread is given.
 
 use super::tile::{TILE_ROWS, k_chunk};
-use super::{Element, GemmCall, Kernels, PackB, Segment, pack_b};
+use super::{Element, GemmCall, Kernels, Segment};
 use std::ops::Range;
 
 /// Bytes of a packed chunk of A: about half of a second-level cache.
@@ -25,6 +25,9 @@ const MIN_UNITS: usize = 16;
 const MIN_BLOCK: usize = 48;
 /// Rows of C up to which packing B costs more than it saves: one or two tiles.
 const UNPACKED_ROWS: usize = 2 * TILE_ROWS;
+/// Panels of B packed together: a few neighbouring cache lines of each row, where single ones would
+/// each wait for memory.
+const GROUP: usize = 4;
 /// Rows that [`reduce_rows`] adds at a time: few enough for their pages to stay mapped.
 const SUM_ROWS: usize = 32;
 /// Bytes in a cache line, to which the packed blocks are aligned.
@@ -74,8 +77,8 @@ impl<E: Element> ReduceProduct<E> {
     pub fn scratch_len(&self, kernels: &Kernels<E>) -> usize {
         let chunk = k_chunk::<E>(kernels.nr);
         let block = self.block_rows(kernels);
-        // The packed A, one packed panel of B, the ragged panel of C, and room to align.
-        block * chunk + chunk * kernels.nr + block * kernels.nr + 3 * LINE
+        // The packed A, one packed group of B, the ragged panel of C, and room to align.
+        block * chunk + chunk * GROUP * kernels.nr + block * kernels.nr + 3 * LINE
     }
 }
 
@@ -130,12 +133,13 @@ unsafe fn reduce_block<E: Element>(
     let nr = kernels.nr;
     let chunk_rows = k_chunk::<E>(nr);
     let (packed_a, scratch) = aligned(scratch, rows.len().next_multiple_of(TILE_ROWS) * chunk_rows);
-    let (packed_b, scratch) = aligned(scratch, chunk_rows * nr);
+    let (packed_b, scratch) = aligned(scratch, chunk_rows * GROUP * nr);
     let (ragged_c, _) = aligned(scratch, rows.len() * nr);
 
     // The last panel may reach past C: it lives in scratch until all chunks are in.
     let ragged = job.n % nr;
     let ragged_panel = (ragged != 0 && panels.end * nr > job.n).then(|| panels.end - 1);
+    let full_end = panels.end - usize::from(ragged_panel.is_some());
     // SAFETY: rows of C, cut to its columns, and rows of the scratch copy.
     let c_row = |row: usize| unsafe { job.c.add((rows.start + row) * job.ldc + job.n - ragged) };
     if ragged_panel.is_some() && job.accumulate {
@@ -165,55 +169,42 @@ unsafe fn reduce_block<E: Element>(
             ak: TILE_ROWS,
             k: steps,
         };
-        for panel in panels.clone() {
-            let is_ragged = ragged_panel == Some(panel);
+        let mut panel = panels.start;
+        while panel < panels.end {
             let source = job.b.wrapping_add(start * job.ldb + panel * nr);
-            let (b, b_k) = if rows.len() <= UNPACKED_ROWS && !is_ragged {
-                (source, job.ldb)
-            } else {
-                let columns = if is_ragged { ragged } else { nr };
-                let reach = if steps == 0 {
-                    0
-                } else {
-                    (steps - 1) * job.ldb + columns
-                };
-                // SAFETY: the chunk's rows of B, cut to the panel's columns at the end, are readable
-                // and not written meanwhile.
-                let src = unsafe { std::slice::from_raw_parts(source, reach) };
-                let matrix = PackB {
-                    src,
-                    k_stride: job.ldb,
-                    n_stride: 1,
-                    k: steps,
-                    n: columns,
-                };
-                pack_b(&matrix, nr, packed_b, 0, 0, 0..1);
-                (packed_b.as_ptr(), nr)
-            };
+            let is_ragged = ragged_panel == Some(panel);
+            // Full panels go in groups; the ragged one goes alone, to another C.
+            let group = if is_ragged { 1 } else { GROUP.min(full_end - panel) };
             let (c, c_row) = if is_ragged {
                 (ragged_c.as_mut_ptr(), nr)
             } else {
-                (
-                    job.c.wrapping_add(rows.start * job.ldc + panel * nr),
-                    job.ldc,
-                )
+                (job.c.wrapping_add(rows.start * job.ldc + panel * nr), job.ldc)
+            };
+            let (b, b_panel, b_k) = if rows.len() <= UNPACKED_ROWS && !is_ragged {
+                (source, nr, job.ldb)
+            } else {
+                let width = if is_ragged { ragged } else { group * nr };
+                // SAFETY: the chunk's rows of B are readable in the group's columns.
+                unsafe { pack_panels(source, job.ldb, width, steps, nr, packed_b) };
+                (packed_b.as_ptr(), steps * nr, nr)
             };
             let call = GemmCall {
                 segments: &segment,
                 segment_count: 1,
                 b,
-                b_panel: 0,
+                b_panel,
                 b_k,
                 c,
                 c_row,
-                c_panel: 0,
+                c_panel: nr,
                 m: rows.len(),
-                panels: 1,
+                panels: group,
                 accumulate: usize::from(job.accumulate || start > 0),
             };
-            // SAFETY: A and B are the packed chunk (or rows of B itself, whole panels of it), C is
-            // the scratch copy or a whole panel of C.
+            // SAFETY: A and B are the packed chunk (or whole panels of B itself), C is the scratch
+            // copy or whole panels of C.
             unsafe { (kernels.tiled)(&call, TILE_ROWS * steps) };
+            panel += group;
         }
         start += steps;
         if start == job.rows {
@@ -260,6 +251,32 @@ unsafe fn pack_tiles<E: Element>(
         }
         if !rest.is_empty() {
             packed[to..to + rest.len()].copy_from_slice(rest);
+        }
+    }
+}
+
+/// Packs `steps` rows of `width` columns into panels of `nr`, one behind the other, filling the last
+/// one with zeros.
+///
+/// # Safety
+/// `b[r*ldb + j]` is readable for `r < steps`, `j < width`.
+unsafe fn pack_panels<E: Element>(
+    b: *const E,
+    ldb: usize,
+    width: usize,
+    steps: usize,
+    nr: usize,
+    packed: &mut [E],
+) {
+    for r in 0..steps {
+        // SAFETY: the caller's promise.
+        let row = unsafe { std::slice::from_raw_parts(b.wrapping_add(r * ldb), width) };
+        let mut to = r * nr;
+        for columns in row.chunks(nr) {
+            let (copied, zeros) = packed[to..to + nr].split_at_mut(columns.len());
+            copied.copy_from_slice(columns);
+            zeros.fill(E::default());
+            to += steps * nr;
         }
     }
 }
