@@ -119,6 +119,11 @@ unsafe fn tile<T: Vector, const TILED: bool, const V: usize, const M: usize, con
                 }
             }
         }
+        // The rows of C that the next tile begins with. They are far apart, so the hardware does
+        // not foresee them, and by the end of this tile they are here.
+        for m in 0..M {
+            T::prefetch(corner.c.wrapping_add((M + m) * call.c_row));
+        }
         while left > 0 {
             let segment = &*place.segment;
             let steps = left.min(segment.k - place.offset);

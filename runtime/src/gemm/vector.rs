@@ -17,6 +17,16 @@ pub(super) trait Vector: Copy {
     unsafe fn splat(value: Self::Element) -> Self;
     /// `self + a * b`, rounded once where the hardware can.
     unsafe fn fma(self, a: Self, b: Self) -> Self;
+    /// Asks for the cache line at an address, which need not be valid, to come closer.
+    #[inline(always)]
+    fn prefetch(_at: *const Self::Element) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            // SAFETY: every x86-64 has the instruction, and it cannot fault.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(_at.cast()) };
+        }
+    }
 }
 
 /// Implements [`Vector`] for a register type out of four intrinsics.
