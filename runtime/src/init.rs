@@ -103,7 +103,7 @@ fn fill(
         }
         Init::Pieces(pieces) => {
             let n = columns.len();
-            if pieces.is_empty() || n % pieces.len() != 0 {
+            if pieces.is_empty() || !n.is_multiple_of(pieces.len()) {
                 return Err(format!("{} pieces do not divide {n} columns equally", pieces.len()));
             }
             let width = n / pieces.len();
