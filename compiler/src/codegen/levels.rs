@@ -5,7 +5,6 @@
 //! have **levels**. Level L runs its loops (one for each loop shape), then its calls; a call's result is there from
 //! level L + 1 on. A value that is read at a later level, or by a call, or through a view, waits in **scratch**.
 
-use crate::ir::op::{Binary, Unary};
 use crate::plan::{Kernel, KernelNode, KernelOp, Read, Source};
 
 /// How a node comes about.
@@ -37,28 +36,6 @@ pub struct Levels {
     pub products: Vec<usize>,
 }
 
-/// Whether a pointwise op is a routine rather than a few instructions.
-pub fn is_call(op: KernelOp) -> bool {
-    match op {
-        KernelOp::Unary(u) => matches!(
-            u,
-            Unary::Exp
-                | Unary::Expm1
-                | Unary::Ln
-                | Unary::Log1p
-                | Unary::Tanh
-                | Unary::Sigmoid
-                | Unary::Softplus
-                | Unary::Erf
-                | Unary::NormalCdf
-                | Unary::Sin
-                | Unary::Cos
-        ),
-        KernelOp::Binary(b) => b == Binary::Pow,
-        _ => false,
-    }
-}
-
 /// Whether a node can take this operand from a register of the same loop.
 pub fn in_register(node: &KernelNode, read: &Read, source: &KernelNode) -> bool {
     source.into.is_none()
@@ -84,7 +61,7 @@ pub fn schedule(kernel: &Kernel, slot: impl Fn(usize) -> usize) -> Levels {
     for (i, node) in nodes.iter().enumerate() {
         let manner = if matches!(node.op, KernelOp::Sum | KernelOp::Max) {
             Manner::Reduce
-        } else if is_call(node.op) {
+        } else if node.op.is_routine() {
             Manner::Call
         } else {
             Manner::Inline

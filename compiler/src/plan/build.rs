@@ -440,14 +440,27 @@ impl Builder {
             for &o in graph.operands(m) {
                 node_reads.push(self.read(scope, o, &dims, index, pace, &place, &mut reads, stages));
             }
-            let op = match graph.op(m) {
-                Op::Unary(u) => KernelOp::Unary(*u),
-                Op::Binary(b) => KernelOp::Binary(*b),
-                Op::Select => KernelOp::Select,
-                Op::Sum(_) => KernelOp::Sum,
-                Op::Max(_) => KernelOp::Max,
-                other => panic!("`{}` does not belong in a kernel", other.name()),
-            };
+            let op = kernel_op(graph.op(m));
+            if op.is_routine() {
+                for read in &mut node_reads {
+                    if !routine_reads(read, &dims, flat.is_some(), &nodes) {
+                        // A routine reads its operand from scratch, feature by feature.
+                        let reads = vec![std::mem::replace(
+                            read,
+                            Read { source: Source::Node(nodes.len()), offset: 0, strides: row_major(&dims) },
+                        )];
+                        let len = dims.iter().product();
+                        nodes.push(KernelNode {
+                            op: KernelOp::Copy,
+                            reads,
+                            dims: dims.clone(),
+                            into: None,
+                            len,
+                            stores: Vec::new(),
+                        });
+                    }
+                }
+            }
             let into = reduces.then(|| {
                 let shape = &graph.ty(m).shape.0;
                 let strides = row_major(shape);
@@ -984,6 +997,28 @@ impl Home {
     /// Whether a value is a state, which changes with every step.
     fn is_carried(self, graph: &Graph, v: Value) -> bool {
         matches!(graph.op(v), Op::Carry(_))
+    }
+}
+
+fn kernel_op(op: &Op) -> KernelOp {
+    match op {
+        Op::Unary(u) => KernelOp::Unary(*u),
+        Op::Binary(b) => KernelOp::Binary(*b),
+        Op::Select => KernelOp::Select,
+        Op::Sum(_) => KernelOp::Sum,
+        Op::Max(_) => KernelOp::Max,
+        other => panic!("`{}` does not belong in a kernel", other.name()),
+    }
+}
+
+/// Whether a vector routine can read an operand where it is.
+fn routine_reads(read: &Read, dims: &[usize], tile: bool, nodes: &[KernelNode]) -> bool {
+    let flat = read.is_flat(dims);
+    match read.source {
+        Source::Node(s) => flat && read.offset == 0 && nodes[s].len == dims.iter().product::<usize>(),
+        Source::Product(_) => true,
+        Source::Memory(_) => flat && !tile,
+        Source::Constant(_) => false,
     }
 }
 

@@ -63,6 +63,30 @@ pub enum KernelOp {
     Max,
 }
 
+impl KernelOp {
+    /// Whether it is a vector routine of the runtime rather than a few instructions.
+    pub fn is_routine(self) -> bool {
+        match self {
+            KernelOp::Unary(u) => matches!(
+                u,
+                Unary::Exp
+                    | Unary::Expm1
+                    | Unary::Ln
+                    | Unary::Log1p
+                    | Unary::Tanh
+                    | Unary::Sigmoid
+                    | Unary::Softplus
+                    | Unary::Erf
+                    | Unary::NormalCdf
+                    | Unary::Sin
+                    | Unary::Cos
+            ),
+            KernelOp::Binary(b) => b == Binary::Pow,
+            _ => false,
+        }
+    }
+}
+
 /// One value of a kernel.
 #[derive(Clone, Debug)]
 pub struct KernelNode {
