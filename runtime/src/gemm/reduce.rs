@@ -62,10 +62,7 @@ impl<E: Element> ReduceProduct<E> {
         let panels = self.n.div_ceil(kernels.nr).max(1);
         let for_sharing = MIN_UNITS.div_ceil(panels).min(self.ki / MIN_BLOCK);
         let blocks = self.ki.div_ceil(fitting).max(for_sharing).max(1);
-        self.ki
-            .div_ceil(blocks)
-            .next_multiple_of(TILE_ROWS)
-            .max(TILE_ROWS)
+        self.ki.div_ceil(blocks).next_multiple_of(TILE_ROWS).max(TILE_ROWS)
     }
 
     /// Units of work this product can be shared out in; the whole product is `0..units`.
@@ -99,11 +96,7 @@ pub unsafe fn reduce_product<E: Element>(
 ) {
     let panels = job.n.div_ceil(kernels.nr);
     let block_rows = job.block_rows(kernels);
-    assert!(
-        part.end <= job.units(kernels),
-        "units {part:?} of {}",
-        job.units(kernels)
-    );
+    assert!(part.end <= job.units(kernels), "units {part:?} of {}", job.units(kernels));
     let wanted = job.scratch_len(kernels);
     if scratch.len() < wanted {
         scratch.resize(wanted, E::default());
@@ -154,21 +147,8 @@ unsafe fn reduce_block<E: Element>(
     loop {
         let steps = chunk_rows.min(job.rows - start);
         // SAFETY: the chunk's rows of A, from the block's first column on, are readable.
-        unsafe {
-            pack_tiles(
-                job.a.wrapping_add(start * job.lda + rows.start),
-                job.lda,
-                rows.len(),
-                steps,
-                packed_a,
-            )
-        };
-        let segment = Segment {
-            a: packed_a.as_ptr(),
-            am: 1,
-            ak: TILE_ROWS,
-            k: steps,
-        };
+        unsafe { pack_tiles(job.a.wrapping_add(start * job.lda + rows.start), job.lda, rows.len(), steps, packed_a) };
+        let segment = Segment { a: packed_a.as_ptr(), am: 1, ak: TILE_ROWS, k: steps };
         let mut panel = panels.start;
         while panel < panels.end {
             let source = job.b.wrapping_add(start * job.ldb + panel * nr);
@@ -232,13 +212,7 @@ fn aligned<E>(scratch: &mut [E], len: usize) -> (&mut [E], &mut [E]) {
 ///
 /// # Safety
 /// `a[r*lda + i]` is readable for `r < steps`, `i < width`.
-unsafe fn pack_tiles<E: Element>(
-    a: *const E,
-    lda: usize,
-    width: usize,
-    steps: usize,
-    packed: &mut [E],
-) {
+unsafe fn pack_tiles<E: Element>(a: *const E, lda: usize, width: usize, steps: usize, packed: &mut [E]) {
     let tile_len = TILE_ROWS * steps;
     for r in 0..steps {
         // SAFETY: the caller's promise.
@@ -260,14 +234,7 @@ unsafe fn pack_tiles<E: Element>(
 ///
 /// # Safety
 /// `b[r*ldb + j]` is readable for `r < steps`, `j < width`.
-unsafe fn pack_panels<E: Element>(
-    b: *const E,
-    ldb: usize,
-    width: usize,
-    steps: usize,
-    nr: usize,
-    packed: &mut [E],
-) {
+unsafe fn pack_panels<E: Element>(b: *const E, ldb: usize, width: usize, steps: usize, nr: usize, packed: &mut [E]) {
     for r in 0..steps {
         // SAFETY: the caller's promise.
         let row = unsafe { std::slice::from_raw_parts(b.wrapping_add(r * ldb), width) };
@@ -307,27 +274,14 @@ unsafe impl<E: Sync> Send for ReduceRows<E> {}
 /// # Safety
 /// B must be readable and C writable as [`ReduceRows`] describes, without overlap. Other threads may
 /// sum other columns at the same time; nothing else may write to B or C.
-pub unsafe fn reduce_rows<E: Element>(
-    kernels: &Kernels<E>,
-    job: &ReduceRows<E>,
-    columns: Range<usize>,
-) {
-    assert!(
-        columns.start <= columns.end && columns.end <= job.n,
-        "columns {columns:?} of {}",
-        job.n
-    );
+pub unsafe fn reduce_rows<E: Element>(kernels: &Kernels<E>, job: &ReduceRows<E>, columns: Range<usize>) {
+    assert!(columns.start <= columns.end && columns.end <= job.n, "columns {columns:?} of {}", job.n);
     let panels = columns.len() / kernels.nr;
     let one = E::ONE;
     let mut start = 0;
     loop {
         let steps = SUM_ROWS.min(job.rows - start);
-        let segment = Segment {
-            a: &one,
-            am: 0,
-            ak: 0,
-            k: steps,
-        };
+        let segment = Segment { a: &one, am: 0, ak: 0, k: steps };
         let call = GemmCall {
             segments: &segment,
             segment_count: 1,

@@ -128,11 +128,7 @@ unsafe fn tile<T: Vector, const TILED: bool, const V: usize, const M: usize, con
             let segment = &*place.segment;
             let steps = left.min(segment.k - place.offset);
             let (am, ak) = (segment.am, segment.ak);
-            let row = if TILED {
-                corner.a_row
-            } else {
-                corner.a_row * am
-            };
+            let row = if TILED { corner.a_row } else { corner.a_row * am };
             let mut a = segment.a.wrapping_add(row + place.offset * ak);
             for _ in 0..steps {
                 // The side with fewer vectors is held, the other passes through one register.
@@ -169,10 +165,7 @@ unsafe fn tile<T: Vector, const TILED: bool, const V: usize, const M: usize, con
                 b = b.wrapping_add(b_k);
             }
             left -= steps;
-            place = Place {
-                segment: place.segment.wrapping_add(1),
-                offset: 0,
-            };
+            place = Place { segment: place.segment.wrapping_add(1), offset: 0 };
         }
         for m in 0..M {
             for p in 0..P {
@@ -216,21 +209,14 @@ fn panels_at_once(rows: usize) -> usize {
 /// # Safety
 /// The machine has `T`'s instructions, and the call describes memory as [`GemmCall`] demands.
 #[inline(always)]
-pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
-    call: &GemmCall<T::Element>,
-    a_tile: usize,
-) {
+pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(call: &GemmCall<T::Element>, a_tile: usize) {
     let nr = V * T::LANES;
     let mut total = 0;
     for s in 0..call.segment_count {
         // SAFETY: the call has that many segments.
         total += unsafe { (*call.segments.add(s)).k };
     }
-    let chunk_steps = if call.m <= TILE_ROWS {
-        total
-    } else {
-        k_chunk::<T::Element>(nr)
-    };
+    let chunk_steps = if call.m <= TILE_ROWS { total } else { k_chunk::<T::Element>(nr) };
     let block_rows = if TILED {
         call.m
     } else {
@@ -242,20 +228,9 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
     let mut block = 0;
     while block < call.m {
         // A block of less than a tile would read all of B for little: the last one takes it along.
-        let block_end = if call.m - block <= block_rows + TILE_ROWS {
-            call.m
-        } else {
-            block + block_rows
-        };
-        let mut chunk = Chunk {
-            call,
-            start: Place {
-                segment: call.segments,
-                offset: 0,
-            },
-            steps: 0,
-            from_c: call.accumulate != 0,
-        };
+        let block_end = if call.m - block <= block_rows + TILE_ROWS { call.m } else { block + block_rows };
+        let mut chunk =
+            Chunk { call, start: Place { segment: call.segments, offset: 0 }, steps: 0, from_c: call.accumulate != 0 };
         let mut k = 0;
         loop {
             chunk.steps = chunk_steps.min(total - k);
@@ -265,11 +240,7 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
                 let mut m = block;
                 while m < block_end {
                     let left = block_end - m;
-                    let rows = if TILED {
-                        left.min(TILE_ROWS)
-                    } else {
-                        next_tile(left)
-                    };
+                    let rows = if TILED { left.min(TILE_ROWS) } else { next_tile(left) };
                     let corner = Corner {
                         a_row: if TILED { m / TILE_ROWS * a_tile } else { m },
                         b: call.b.wrapping_add(panel * call.b_panel + k * call.b_k),
