@@ -362,6 +362,15 @@ fn everything_prints_as_it_is_to_be_read() {
     assert_eq!(everything().to_string(), expected);
 }
 
+/// The example at the head of the printer is what it says.
+#[test]
+fn the_documented_text_is_one() {
+    let source = include_str!("../src/ir/print.rs");
+    let lines = source.lines().skip_while(|l| *l != "//! ```text").skip(1).take_while(|l| *l != "//! ```");
+    let text: String = lines.map(|l| format!("{}\n", l.strip_prefix("//! ").unwrap())).collect();
+    assert_eq!(round_trip(&Program::parse(&text).unwrap()).to_string(), text);
+}
+
 #[test]
 fn an_unrelated_node_does_not_renumber() {
     let build = |unrelated: bool| {
