@@ -7,4 +7,5 @@ pub mod checkpoint;
 pub mod error;
 pub mod feed;
 pub mod init;
+pub mod optimizer;
 pub mod schedule;
