@@ -10,4 +10,5 @@ pub mod checkpoint;
 pub mod error;
 pub mod feed;
 pub mod init;
+pub mod optimizer;
 pub mod schedule;
