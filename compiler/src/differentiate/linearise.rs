@@ -157,7 +157,8 @@ fn linearise_scan(graph: &mut Graph, v: Value, active: &[bool], tangents: &mut [
     // A state that nothing in the body reads still has a last value.
     let mut states: BTreeMap<usize, usize> = BTreeMap::new();
     for (i, carry) in primal.carries.iter().enumerate() {
-        let last = inside[carry.next.index()] && results.iter().any(|&u| matches!(*graph.op(u), Op::Final(f) if f == i));
+        let last =
+            inside[carry.next.index()] && results.iter().any(|&u| matches!(*graph.op(u), Op::Final(f) if f == i));
         if inside[carry.value.index()] || last {
             let ty = joint.ty(carry.value).clone();
             let t = tangents[initial[i].index()].unwrap_or_else(|| graph.constant(0.0, ty.clone()));
@@ -239,13 +240,7 @@ fn linearise_scan(graph: &mut Graph, v: Value, active: &[bool], tangents: &mut [
 }
 
 /// Enters a placeholder in the step's graph for a leaf of the linear scan as the tangent of `of`.
-fn place(
-    joint: &mut Graph,
-    steps: &mut [Option<Value>],
-    placed: &mut Vec<(Value, Value)>,
-    of: Value,
-    leaf: Value,
-) {
+fn place(joint: &mut Graph, steps: &mut [Option<Value>], placed: &mut Vec<(Value, Value)>, of: Value, leaf: Value) {
     let placeholder = joint.leaf(joint.op(of).clone(), joint.ty(of).clone());
     steps[of.index()] = Some(placeholder);
     placed.push((placeholder, leaf));

@@ -185,4 +185,3 @@ impl Program {
 fn scalar() -> Type {
     Type::float(Extent::Shared, ())
 }
-

@@ -157,8 +157,7 @@ fn transpose_scan(graph: &mut Graph, v: Value, linear: &[bool], cotangents: &mut
         let carry = &scan.carries[i];
         let body = &mut back.scan.body;
         let next = arrived(carry.value);
-        back.scan.carries[state].next =
-            next.unwrap_or_else(|| body.constant(0.0, scan.body.ty(carry.value).clone()));
+        back.scan.carries[state].next = next.unwrap_or_else(|| body.constant(0.0, scan.body.ty(carry.value).clone()));
         if next.is_some() && linear[initial[i].index()] {
             results.push((initial[i], Op::Final(state)));
         }
