@@ -59,7 +59,7 @@ impl Graph {
         self.binary(op, x, y)
     }
     /// y − x for a number y.
-    fn from_scalar(&mut self, y: f64, x: Value) -> Value {
+    fn scalar_minus(&mut self, y: f64, x: Value) -> Value {
         let y = self.scalar(y);
         self.binary(Binary::Sub, y, x)
     }
@@ -103,7 +103,7 @@ pub static TANH: Row = unary(
     "tanh",
     scaled!(|g, x, y| {
         let squared = g.binary(Binary::Mul, y, y);
-        g.from_scalar(1.0, squared)
+        g.scalar_minus(1.0, squared)
     }),
     // sech² by cosh, not by 1 − tanh²: an independent form.
     |_, a| a[0].chain(a[0].re.tanh(), a[0].re.cosh().powi(-2)),
@@ -111,7 +111,7 @@ pub static TANH: Row = unary(
 pub static SIGMOID: Row = unary(
     "sigmoid",
     scaled!(|g, x, y| {
-        let rest = g.from_scalar(1.0, y);
+        let rest = g.scalar_minus(1.0, y);
         g.binary(Binary::Mul, y, rest)
     }),
     |_, a| {
@@ -162,13 +162,18 @@ pub static COS: Row = unary(
 pub static POWI: Row = unary(
     "powi",
     scaled!(|g, x, y| {
-        let n = exponent(g.op(y));
-        let power = g.unary(Unary::Powi(n.saturating_sub(1)), x);
-        g.with_scalar(Binary::Mul, power, f64::from(n))
+        match exponent(g.op(y)) {
+            // x⁰ is constant at 0 too, where 0·x⁻¹ is not a number.
+            0 => g.scalar(0.0),
+            n => {
+                let power = g.unary(Unary::Powi(n.saturating_sub(1)), x);
+                g.with_scalar(Binary::Mul, power, f64::from(n))
+            }
+        }
     }),
     |op, a| {
-        let n = exponent(op);
-        a[0].chain(a[0].re.powi(n), f64::from(n) * a[0].re.powi(n.saturating_sub(1)))
+        let (x, n) = (a[0].re, exponent(op));
+        a[0].chain(x.powi(n), if n == 0 { 0.0 } else { f64::from(n) * x.powi(n.saturating_sub(1)) })
     },
 );
 
