@@ -20,49 +20,21 @@ fn sizes((steps, batch): (usize, usize)) -> Sizes {
     Sizes { batch, steps: vec![steps, 1 + steps % 3] }
 }
 
-/// Every node has the type of its op's rule, and every leaf is a declared one.
-fn check_types(program: &Program) {
-    let declared: Vec<_> =
-        program.parameters.iter().map(|p| p.value).chain(program.inputs.iter().map(|i| i.value)).collect();
-    check_graph(&program.graph);
+/// The program's invariants hold, ports have names of their own, and its text is read back as the same text.
+fn check_form(program: &Program) {
+    program.verify().expect("a pass keeps the invariants");
     for v in program.graph.values() {
-        assert!(!matches!(program.graph.op(v), Op::Input(_) | Op::Parameter(_)) || declared.contains(&v));
         let Op::Scan(scan) = program.graph.op(v) else { continue };
-        check_graph(&scan.body);
-        let operands = program.graph.operands(v);
-        let leaves = scan.captures.iter().map(|p| (p.value, None));
-        let leaves = leaves.chain(scan.each.iter().map(|p| (p.value, Some(scan.axis))));
-        let leaves: Vec<_> = leaves.chain(scan.carries.iter().map(|c| (c.value, None))).collect();
-        assert_eq!(leaves.len(), operands.len(), "ports of scan {}", scan.name);
-        for ((leaf, axis), &o) in leaves.into_iter().zip(operands) {
-            let ty = scan.body.ty(leaf);
-            assert_eq!(*program.ty(o), axis.map_or(ty.clone(), |axis| ty.at(Extent::Time(axis))), "{}", scan.name);
-        }
-        for carry in &scan.carries {
-            assert_eq!(scan.body.ty(carry.value), scan.body.ty(carry.next), "carry {}", carry.name);
-        }
-        let mut names: Vec<_> = [&scan.captures, &scan.each, &scan.yields, &scan.sums]
-            .into_iter()
-            .flatten()
-            .map(|p| &p.name)
-            .chain(scan.carries.iter().map(|c| &c.name))
-            .collect();
+        let ports = [&scan.captures, &scan.each, &scan.yields, &scan.sums].into_iter().flatten().map(|p| &p.name);
+        let mut names: Vec<_> = ports.chain(scan.carries.iter().map(|c| &c.name)).collect();
         let ports = names.len();
         names.sort();
         names.dedup();
         assert_eq!(names.len(), ports, "names of scan {} are distinct", scan.name);
-        assert!(scan.yields.iter().all(|p| scan.body.ty(p.value).extent == Extent::Batch));
     }
-}
-
-fn check_graph(graph: &Graph) {
-    for v in graph.values() {
-        let (op, node) = (graph.op(v), graph.node(v));
-        if !op.is_leaf() && !matches!(op, Op::Yield(_) | Op::Final(_) | Op::Total(_)) {
-            let operands: Vec<&Type> = node.operands.iter().map(|&o| graph.ty(o)).collect();
-            assert_eq!(op.infer(&operands).as_ref(), Ok(&node.ty), "{}", op.name());
-        }
-    }
+    let text = program.to_string();
+    let again = Program::parse(&text).expect("a program's text is read back");
+    assert_eq!(again.to_string(), text);
 }
 
 fn close(what: &str, given: &[f64], expected: &[f64], tolerance: f64) {
@@ -100,7 +72,7 @@ fn with_direction(p: &Program, values: &Values) -> Values {
 
 fn check_gradient(name: &str, p: &Program, sizes: &Sizes) {
     let joint = p.backward().expect("an objective");
-    check_types(&joint);
+    check_form(&joint);
     let values = random_values(p, sizes, 7);
     let run = interpret(&joint, &values, sizes);
     for (output, data) in &interpret(p, &values, sizes).outputs {
@@ -135,7 +107,7 @@ fn check_gradient(name: &str, p: &Program, sizes: &Sizes) {
 
 fn check_jvp(name: &str, p: &Program, sizes: &Sizes) {
     let joint = p.jvp().expect("names are free");
-    check_types(&joint);
+    check_form(&joint);
     let mut values = random_values(p, sizes, 7);
     seed_tangents(&mut values, &names(p), 3);
     let expected = interpret(p, &values, sizes);
@@ -183,7 +155,7 @@ fn check_hessian(name: &str, p: &Program, sizes: &Sizes) {
         ("forward over reverse", forward_reverse, "dot.d."),
         ("reverse over forward", reverse_forward, "d."),
     ] {
-        check_types(&program);
+        check_form(&program);
         let run = interpret(&program, &given, sizes);
         for parameter in names(p) {
             let product = re(&run.outputs, &format!("{prefix}{parameter}"));
@@ -196,7 +168,7 @@ fn check_hessian(name: &str, p: &Program, sizes: &Sizes) {
 #[test]
 fn reverse_mode_agrees_with_dual_numbers_and_finite_differences() {
     for (name, p) in corpus() {
-        check_types(&p);
+        check_form(&p);
         for s in SIZES {
             check_gradient(name, &p, &sizes(s));
         }
@@ -227,7 +199,7 @@ fn third_order_is_second_order_again() {
     for p in [rnn(Loss::Mixed), lstm()] {
         let hessian = along(&p).backward().expect("an objective");
         let third = hessian.jvp().expect("names are free");
-        check_types(&third);
+        check_form(&third);
         let sizes = Sizes::new(3, 2);
         let mut values = random_values(&hessian, &sizes, 5);
         seed_tangents(&mut values, &names(&p), 9);
@@ -330,7 +302,7 @@ fn vjp_is_the_transpose_of_jvp() {
     };
     pairs("left", cts.iter().zip(forward).map(|(&(_, ct), t)| (ct, t.expect("a tangent"))).collect());
     pairs("right", backward.into_iter().zip(&ts).map(|(ct, &(_, t))| (ct, t)).collect());
-    check_types(&q);
+    check_form(&q);
     for s in SIZES {
         let sizes = sizes(s);
         let run = interpret(&q, &random_values(&q, &sizes, 11), &sizes);
