@@ -28,7 +28,7 @@ mod sums;
 mod views;
 
 pub use algebra::{algebra, erase_stop_gradient};
-pub(crate) use classes::{Class, classes};
+pub(crate) use classes::{Class, classes, is_rowwise};
 pub use invariant::invariant;
 pub use ports::ports;
 pub use slices::distribute_slices;

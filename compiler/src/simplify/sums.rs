@@ -4,10 +4,10 @@
 //! before the loop, and one sequence is read in place of two values. Before: any tree of additions and
 //! subtractions. After: at most one term of a sum that depends on a state does not.
 
-use super::algebra::{binary, emit};
+use super::algebra::binary;
 use super::classes::{Class, classes};
 use super::rebuild::{Numbered, Rewrite, Site, rewrite};
-use crate::ir::{Binary, Graph, Op, Program, Scan, Unary, Value};
+use crate::ir::{Binary, Graph, Op, Program, Scan, Value};
 
 /// Gathers the terms of sums by whether they can be known before the loop.
 pub fn gather_sums(program: &Program) -> Program {
@@ -68,7 +68,9 @@ impl Rewrite for Gather {
             terms.into_iter().map(at).collect::<Vec<_>>()
         };
         let outside = sum(site.g, &new(outside));
-        Some(sum(site.g, &[new(inside), vec![outside]].concat()).0).filter(|&v| site.g.ty(v) == site.old.ty(site.value))
+        let (whole, minus) = sum(site.g, &[new(inside), vec![outside]].concat());
+        assert!(!minus, "the first term of a tree of sums and differences is positive");
+        Some(whole)
     }
 }
 
@@ -84,8 +86,8 @@ fn flatten(old: &Graph, facts: &Facts, v: Value, minus: bool, terms: &mut Vec<(V
     }
 }
 
-/// The sum of terms up to its sign: negative if all are.
-fn signed_sum(g: &mut Numbered, terms: &[(Value, bool)]) -> (Value, bool) {
+/// The sum of terms up to its sign: minus if all are negative.
+fn sum(g: &mut Numbered, terms: &[(Value, bool)]) -> (Value, bool) {
     let minus = terms.iter().all(|(_, minus)| *minus);
     let first = terms.iter().position(|(_, m)| *m == minus).expect("there is a term");
     let mut sum = terms[first].0;
@@ -95,9 +97,4 @@ fn signed_sum(g: &mut Numbered, terms: &[(Value, bool)]) -> (Value, bool) {
         }
     }
     (sum, minus)
-}
-
-/// The sum of terms as one term; a whole sum that is negative is negated by the caller's use of its sign.
-fn sum(g: &mut Numbered, terms: &[(Value, bool)]) -> (Value, bool) {
-    signed_sum(g, terms)
 }
