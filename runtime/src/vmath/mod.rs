@@ -69,8 +69,8 @@ mod tests;
 /// more. `y` may be `x`; otherwise the two must not overlap. The machine must have
 /// the instruction set of the [`Table`] the function came from.
 ///
-/// Any `n` is right; the f32 functions are at their best with a multiple of 32, and
-/// are meant for multiples of 16.
+/// Any `n` is right; the f32 functions are made for multiples of 16, and pay for a
+/// whole block of that length where less is left.
 pub type Unary<E> = unsafe extern "C" fn(x: *const E, y: *mut E, n: usize);
 
 /// `y[i] = f(x[i], z[i])` for `i < n`.
