@@ -397,8 +397,9 @@ fn sin_cos<const FMA: bool>(x: f32, shift: u64) -> f32 {
     sin_quadrant::<FMA>(r, m.to_bits().wrapping_add(shift)) as f32
 }
 
-/// sin(x + shift π/2) for any x, after Payne and Hanek: of 2/π only the bits that
-/// can reach the fraction and the last two integer bits of x · 2/π are multiplied.
+/// sin(x + shift π/2) for |x| > [`TRIG_LIMIT`], after Payne and Hanek: of 2/π only
+/// the bits that can reach the fraction and the last two integer bits of x · 2/π are
+/// multiplied.
 fn sin_cos_large(x: f32, shift: u64) -> f32 {
     if !x.is_finite() {
         return f32::NAN;
