@@ -7,7 +7,11 @@ use super::{Binary, Table, Unary};
 /// σ(x) from e^−|x|, which neither overflows nor cancels.
 fn sigmoid(x: f64) -> f64 {
     let e = (-x.abs()).exp();
-    if x < 0.0 { e / (1.0 + e) } else { 1.0 / (1.0 + e) }
+    if x < 0.0 {
+        e / (1.0 + e)
+    } else {
+        1.0 / (1.0 + e)
+    }
 }
 
 /// ln(1 + e^x), likewise.
@@ -21,7 +25,7 @@ fn softplus(x: f64) -> f64 {
 /// with a fused multiply-add and put back to first order.
 fn normal_cdf(x: f64) -> f64 {
     // 1/√2 less its f64 value.
-    const REST: f64 = -4.833_646_656_726_458e-17;
+    const REST: f64 = -4.833_646_656_726_457e-17;
     let a = -x * std::f64::consts::FRAC_1_SQRT_2;
     let y = libm::erfc(a);
     if !(0.0..40.0).contains(&a) {
@@ -68,7 +72,19 @@ mod entry {
 
     pub static TABLE: super::Table<f64> = super::Table {
         name: "scalar",
-        unary: [exp as super::Unary<f64>, expm1, ln, log1p, tanh, sigmoid, softplus, erf, normal_cdf, sin, cos],
+        unary: [
+            exp as super::Unary<f64>,
+            expm1,
+            ln,
+            log1p,
+            tanh,
+            sigmoid,
+            softplus,
+            erf,
+            normal_cdf,
+            sin,
+            cos,
+        ],
         binary: [pow as super::Binary<f64>],
     };
 }

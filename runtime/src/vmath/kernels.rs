@@ -65,7 +65,11 @@ macro_rules! estrin {
             type K<const N: usize> = [$type; N];
             #[inline(always)]
             fn two<const FMA: bool, const N: usize>(k: K<N>, i: usize, x: $type) -> $type {
-                if i + 1 < N { $fma::<FMA>(k[i + 1], x, k[i]) } else { k[i] }
+                if i + 1 < N {
+                    $fma::<FMA>(k[i + 1], x, k[i])
+                } else {
+                    k[i]
+                }
             }
             #[inline(always)]
             fn four<const FMA: bool, const N: usize>(k: K<N>, i: usize, x: $type) -> $type {
@@ -84,11 +88,19 @@ macro_rules! estrin {
             fn eight<const FMA: bool, const N: usize>(k: K<N>, i: usize, x: $type) -> $type {
                 let low = four::<FMA, N>(k, i, x);
                 let x4 = (x * x) * (x * x);
-                if i + 5 < N { $fma::<FMA>(four::<FMA, N>(k, i + 4, x), x4, low) } else { low }
+                if i + 5 < N {
+                    $fma::<FMA>(four::<FMA, N>(k, i + 4, x), x4, low)
+                } else {
+                    low
+                }
             }
             let low = eight::<FMA, N>(k, 0, x);
             let x4 = (x * x) * (x * x);
-            if N > 9 { $fma::<FMA>(eight::<FMA, N>(k, 8, x), x4 * x4, low) } else { low }
+            if N > 9 {
+                $fma::<FMA>(eight::<FMA, N>(k, 8, x), x4 * x4, low)
+            } else {
+                low
+            }
         }
     };
 }
@@ -363,7 +375,11 @@ const TRIG_LIMIT: f32 = 1_048_576.0;
 fn sin_quadrant<const FMA: bool>(r: f64, q: u64) -> f64 {
     let s = r * r;
     let sin = fma64::<FMA>(r * s, poly64::<FMA, 4>(c::SIN, s), r);
-    let cos = fma64::<FMA>(s * s, poly64::<FMA, 4>(c::COS, s), fma64::<FMA>(s, -0.5, 1.0));
+    let cos = fma64::<FMA>(
+        s * s,
+        poly64::<FMA, 4>(c::COS, s),
+        fma64::<FMA>(s, -0.5, 1.0),
+    );
     let y = if q & 1 == 0 { sin } else { cos };
     f64::from_bits(y.to_bits() ^ ((q & 2) << 62))
 }
@@ -381,8 +397,9 @@ fn sin_cos<const FMA: bool>(x: f32, shift: u64) -> f32 {
     sin_quadrant::<FMA>(r, m.to_bits().wrapping_add(shift)) as f32
 }
 
-/// sin(x + shift π/2) for any x, after Payne and Hanek: of 2/π only the bits that
-/// can reach the fraction and the last two integer bits of x · 2/π are multiplied.
+/// sin(x + shift π/2) for |x| > [`TRIG_LIMIT`], after Payne and Hanek: of 2/π only
+/// the bits that can reach the fraction and the last two integer bits of x · 2/π are
+/// multiplied.
 fn sin_cos_large(x: f32, shift: u64) -> f32 {
     if !x.is_finite() {
         return f32::NAN;
@@ -392,23 +409,25 @@ fn sin_cos_large(x: f32, shift: u64) -> f32 {
     let mantissa = u128::from(bits & 0x007f_ffff | 0x0080_0000);
     let exponent = (bits >> 23) as i32 - 150;
     // Bits of 2/π of weight above 2^(2-exponent) give multiples of 4, whole turns:
-    // the window starts at the fraction bit of weight 2^(1-exponent) and is 104
-    // bits wide, so that its product with 24 bits of mantissa fits 128 and is a
-    // number of quarter turns, modulo 4, in units of 2^-102.
-    let start = exponent - 2;
-    let mut window = 0u128;
-    for i in 0..104 {
-        let at = start + i;
-        let bit = if at < 0 { 0 } else { c::TWO_OVER_PI[at as usize / 64] >> (63 - at % 64) & 1 };
-        window = window << 1 | u128::from(bit);
-    }
+    // the window starts at the bit of weight 2^(1-exponent) and is 104 bits wide, so
+    // that its product with 24 bits of mantissa fits 128 and is a number of quarter
+    // turns, modulo 4, in units of 2^-102. The word of zeros that leads the table
+    // keeps the start from being negative: 59 <= start <= 166.
+    let start = (exponent + 62) as usize;
+    let word = |i: usize| u128::from(c::TWO_OVER_PI[start / 64 + i]);
+    let high = (word(0) << 64 | word(1)) << (start % 64);
+    let window = (high | word(2) >> 1 >> (63 - start % 64)) >> 24;
     // Drop whole turns: keep 104 bits, 2 of them integer, and round to a quadrant.
     let turns = (mantissa * window) << 24;
     let quadrant = (turns.wrapping_add(1 << 125) >> 126) as u64;
     let fraction = turns.wrapping_sub(u128::from(quadrant) << 126) as i128;
     let r = fraction as f64 * (std::f64::consts::FRAC_PI_2 / 2f64.powi(126));
     // Reflect a negative x: x = -(r + quadrant π/2).
-    let (r, quadrant) = if x < 0.0 { (-r, quadrant.wrapping_neg()) } else { (r, quadrant) };
+    let (r, quadrant) = if x < 0.0 {
+        (-r, quadrant.wrapping_neg())
+    } else {
+        (r, quadrant)
+    };
     sin_quadrant::<false>(r, quadrant.wrapping_add(shift)) as f32
 }
 
@@ -496,7 +515,11 @@ pub(super) fn pow<const FMA: bool>(x: f32, y: f32) -> f32 {
     let negative = x.to_bits() >> 31 == 1;
     let p = if negative && odd { -p } else { p };
     // A negative finite base, not -0, with a fractional exponent.
-    let p = if x < 0.0 && ax < f32::INFINITY && !integer { f32::NAN } else { p };
+    let p = if x < 0.0 && ax < f32::INFINITY && !integer {
+        f32::NAN
+    } else {
+        p
+    };
     // 1^y, x^0 and (-1)^±inf are 1 whatever the other operand, NaN included.
     let one = x == 1.0 || y == 0.0 || (ax == 1.0 && ay == f32::INFINITY);
     if one { 1.0 } else { p }
