@@ -27,7 +27,10 @@ impl Stopwatch {
             fn clock_gettime(clock: i32, time: *mut Timespec) -> i32;
         }
         const THREAD_CPUTIME: i32 = 3;
-        let mut time = Timespec { seconds: 0, nanoseconds: 0 };
+        let mut time = Timespec {
+            seconds: 0,
+            nanoseconds: 0,
+        };
         // SAFETY: the C library's declaration on 64-bit Linux; it fills in the struct.
         unsafe { clock_gettime(THREAD_CPUTIME, &mut time) };
         time.seconds as f64 + time.nanoseconds as f64 * 1e-9
@@ -243,8 +246,8 @@ fn report<E: Real>(element: &str, all: bool) {
         }
         for (ki, n, rows) in [
             (256, 1024, 256),
-(256, 1024, 800),
-(256, 1024, 3200),
+            (256, 1024, 800),
+            (256, 1024, 3200),
             (512, 2048, 3200),
             (64, 256, 1024),
             (28, 512, 1792),
