@@ -80,6 +80,14 @@ pub struct GemmCall<E> {
 /// meanwhile. The machine must have the instruction set of the [`Kernels`] the function is from.
 pub type GemmFn<E> = unsafe extern "C" fn(*const GemmCall<E>);
 
+/// Computes one [`GemmCall`] whose A is stored in tiles of [`tile::TILE_ROWS`] rows, and meanwhile
+/// fetches cache lines that will be needed next: the arguments after the call are `a_tile`, `hint` and
+/// `hint_k` of [`tile::drive`].
+///
+/// # Safety
+/// As [`GemmFn`]; the hint need not be valid.
+type TiledFn<E> = unsafe extern "C" fn(*const GemmCall<E>, usize, *const E, usize);
+
 /// The kernels of one instruction set for one element type.
 #[derive(Debug)]
 pub struct Kernels<E: 'static> {
@@ -89,20 +97,24 @@ pub struct Kernels<E: 'static> {
     pub nr: usize,
     /// The product.
     pub gemm: GemmFn<E>,
-    /// The product with A stored in tiles of [`tile::TILE_ROWS`] rows; the second argument is the
-    /// distance between tiles.
-    tiled: unsafe extern "C" fn(*const GemmCall<E>, usize),
+    /// The product with A stored in tiles, for [`reduce_product`].
+    tiled: TiledFn<E>,
 }
 
 impl<E: Element> Kernels<E> {
     /// The fastest kernels this machine can run.
     pub fn detect() -> &'static Self {
-        Self::all_supported().next().expect("the portable kernels run everywhere")
+        Self::all_supported()
+            .next()
+            .expect("the portable kernels run everywhere")
     }
 
     /// All kernels this machine can run, the fastest first, the portable ones last.
     pub fn all_supported() -> impl Iterator<Item = &'static Self> {
-        E::candidates().iter().filter(|candidate| (candidate.supported)()).map(|candidate| &candidate.kernels)
+        E::candidates()
+            .iter()
+            .filter(|candidate| (candidate.supported)())
+            .map(|candidate| &candidate.kernels)
     }
 }
 
@@ -138,14 +150,19 @@ macro_rules! candidate {
         $(#[target_feature(enable = $features)])?
         unsafe extern "C" fn gemm(call: *const GemmCall<$element>) {
             // SAFETY: the caller's promise; the features are enabled here.
-            unsafe { tile::drive::<$vector, false, $vectors>(&*call, 0) }
+            unsafe { tile::drive::<$vector, false, $vectors>(&*call, 0, std::ptr::null(), 0) }
         }
         /// # Safety
-        /// See [`GemmFn`]; A is stored in tiles `a_tile` elements apart.
+        /// See [`TiledFn`].
         $(#[target_feature(enable = $features)])?
-        unsafe extern "C" fn tiled(call: *const GemmCall<$element>, a_tile: usize) {
+        unsafe extern "C" fn tiled(
+            call: *const GemmCall<$element>,
+            a_tile: usize,
+            hint: *const $element,
+            hint_k: usize,
+        ) {
             // SAFETY: the caller's promise; the features are enabled here.
-            unsafe { tile::drive::<$vector, true, $vectors>(&*call, a_tile) }
+            unsafe { tile::drive::<$vector, true, $vectors>(&*call, a_tile, hint, hint_k) }
         }
         Candidate {
             supported: $supported,
@@ -165,27 +182,24 @@ macro_rules! element {
         impl Element for $element {
             const ONE: Self = 1.0;
             fn candidates() -> &'static [Candidate<Self>] {
-                #[cfg(target_arch = "aarch64")]
-                use std::arch::aarch64::$neon;
                 #[cfg(target_arch = "x86_64")]
                 use std::arch::x86_64::{$m256, $m512};
+                #[cfg(target_arch = "aarch64")]
+                use std::arch::aarch64::$neon;
                 static TABLE: &[Candidate<$element>] = &[
                     #[cfg(target_arch = "x86_64")]
-                    candidate!("avx512f", $element, $m512, 2, || is_x86_feature_detected!("avx512f"), "avx512f"),
+                    candidate!("avx512f", $element, $m512, 2,
+                        || is_x86_feature_detected!("avx512f"), "avx512f"),
                     #[cfg(target_arch = "x86_64")]
-                    candidate!(
-                        "avx2+fma",
-                        $element,
-                        $m256,
-                        2,
+                    candidate!("avx2+fma", $element, $m256, 2,
                         || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-                        "avx2,fma"
-                    ),
+                        "avx2,fma"),
                     // 32 registers of 128 bits: 6 × 4 accumulators leave room for a row of B.
                     #[cfg(target_arch = "aarch64")]
-                    candidate!("neon", $element, $neon, 4, || std::arch::is_aarch64_feature_detected!("neon"), "neon"),
+                    candidate!("neon", $element, $neon, 4,
+                        || std::arch::is_aarch64_feature_detected!("neon"), "neon"),
                     candidate!("portable", $element,
-                                vector::Portable<$element, { 16 / size_of::<$element>() }>, 2, || true),
+                        vector::Portable<$element, { 16 / size_of::<$element>() }>, 2, || true),
                 ];
                 TABLE
             }

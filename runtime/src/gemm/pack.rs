@@ -44,7 +44,11 @@ pub fn pack_b<E: Element>(
     dst_k: usize,
     panels: Range<usize>,
 ) {
-    assert!(panels.end <= matrix.panels(nr), "panels {panels:?} of {}", matrix.panels(nr));
+    assert!(
+        panels.end <= matrix.panels(nr),
+        "panels {panels:?} of {}",
+        matrix.panels(nr)
+    );
     for (slot, panel) in panels.enumerate() {
         let from = slot * dst_panel + dst_k * nr;
         let dst = &mut dst[from..from + matrix.k * nr];
@@ -61,7 +65,13 @@ pub fn pack_b<E: Element>(
 }
 
 /// Rows of the source are contiguous: each row of the panel is a copy.
-fn copy_rows<E: Element>(matrix: &PackB<'_, E>, first: usize, columns: usize, nr: usize, dst: &mut [E]) {
+fn copy_rows<E: Element>(
+    matrix: &PackB<'_, E>,
+    first: usize,
+    columns: usize,
+    nr: usize,
+    dst: &mut [E],
+) {
     // The full panels of the usual widths, with a length the compiler knows.
     fn fixed<E: Element, const NR: usize>(matrix: &PackB<'_, E>, first: usize, dst: &mut [E]) {
         for (k, row) in dst.as_chunks_mut::<NR>().0.iter_mut().enumerate() {
@@ -86,7 +96,13 @@ fn copy_rows<E: Element>(matrix: &PackB<'_, E>, first: usize, columns: usize, nr
 
 /// Columns of the source are contiguous: turns it block by block, so that both sides are touched a
 /// cache line at a time.
-fn turn_columns<E: Element>(matrix: &PackB<'_, E>, first: usize, columns: usize, nr: usize, dst: &mut [E]) {
+fn turn_columns<E: Element>(
+    matrix: &PackB<'_, E>,
+    first: usize,
+    columns: usize,
+    nr: usize,
+    dst: &mut [E],
+) {
     let square_k = matrix.k / SIDE * SIDE;
     let square_n = columns / SIDE * SIDE;
     for k in (0..square_k).step_by(SIDE) {
@@ -96,10 +112,8 @@ fn turn_columns<E: Element>(matrix: &PackB<'_, E>, first: usize, columns: usize,
                 let from = (first + j + column) * matrix.n_stride + k;
                 line.copy_from_slice(&matrix.src[from..from + SIDE]);
             }
-            for row in 0..SIDE {
-                let turned: [E; SIDE] = std::array::from_fn(|column| block[column][row]);
-                let to = (k + row) * nr + j;
-                dst[to..to + SIDE].copy_from_slice(&turned);
+            for (row, line) in dst[k * nr..].chunks_mut(nr).take(SIDE).enumerate() {
+                line[j..j + SIDE].copy_from_slice(&block.map(|column| column[row]));
             }
         }
     }
@@ -114,7 +128,13 @@ fn turn_columns<E: Element>(matrix: &PackB<'_, E>, first: usize, columns: usize,
 }
 
 /// Nothing is contiguous: element by element.
-fn gather<E: Element>(matrix: &PackB<'_, E>, first: usize, columns: usize, nr: usize, dst: &mut [E]) {
+fn gather<E: Element>(
+    matrix: &PackB<'_, E>,
+    first: usize,
+    columns: usize,
+    nr: usize,
+    dst: &mut [E],
+) {
     for (k, row) in dst.chunks_exact_mut(nr).enumerate() {
         for (j, slot) in row.iter_mut().enumerate() {
             *slot = if j < columns {

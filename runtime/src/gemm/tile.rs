@@ -19,6 +19,11 @@
 //! chunks of k (so that one panel's chunk of B stays in the first-level cache), panels, tiles of
 //! rows. With a single tile of rows nothing of B is used twice and k is not cut.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "rows, panels and vectors index several arrays and addresses at once"
+)]
+
 use super::vector::Vector;
 use super::{GemmCall, Segment};
 
@@ -87,6 +92,9 @@ struct Corner<E> {
     a_row: usize,
     b: *const E,
     c: *mut E,
+    /// An address to prefetch at each step of k, and how far it then moves.
+    hint: *const E,
+    hint_k: usize,
 }
 
 /// Computes one tile over one chunk. `TILED` says how `a_row` is meant; see [`drive`].
@@ -102,6 +110,7 @@ unsafe fn tile<T: Vector, const TILED: bool, const V: usize, const M: usize, con
     let call = chunk.call;
     let (b_panel, b_k) = (call.b_panel, call.b_k);
     let mut b = corner.b;
+    let mut hint = corner.hint;
     let mut left = chunk.steps;
     let mut place = chunk.start;
     // SAFETY: every pointer below is `corner` moved by fewer than `M` rows, `P` panels and
@@ -128,7 +137,11 @@ unsafe fn tile<T: Vector, const TILED: bool, const V: usize, const M: usize, con
             let segment = &*place.segment;
             let steps = left.min(segment.k - place.offset);
             let (am, ak) = (segment.am, segment.ak);
-            let row = if TILED { corner.a_row } else { corner.a_row * am };
+            let row = if TILED {
+                corner.a_row
+            } else {
+                corner.a_row * am
+            };
             let mut a = segment.a.wrapping_add(row + place.offset * ak);
             for _ in 0..steps {
                 // The side with fewer vectors is held, the other passes through one register.
@@ -161,11 +174,18 @@ unsafe fn tile<T: Vector, const TILED: bool, const V: usize, const M: usize, con
                         }
                     }
                 }
+                if TILED {
+                    T::prefetch(hint);
+                    hint = hint.wrapping_add(corner.hint_k);
+                }
                 a = a.wrapping_add(ak);
                 b = b.wrapping_add(b_k);
             }
             left -= steps;
-            place = Place { segment: place.segment.wrapping_add(1), offset: 0 };
+            place = Place {
+                segment: place.segment.wrapping_add(1),
+                offset: 0,
+            };
         }
         for m in 0..M {
             for p in 0..P {
@@ -204,19 +224,30 @@ fn panels_at_once(rows: usize) -> usize {
 /// Runs a whole call.
 ///
 /// With `TILED`, A is stored in tiles: rows `6i .. 6i+6` begin at `a + i·a_tile` and `am`, `ak` hold
-/// within them. Otherwise A is strided throughout and `a_tile` is not used.
+/// within them; and while the first tile runs, the cache lines at `hint`, `hint + hint_k`, … are
+/// fetched, one for each step of k. Otherwise A is strided throughout and the other arguments are not
+/// used.
 ///
 /// # Safety
 /// The machine has `T`'s instructions, and the call describes memory as [`GemmCall`] demands.
 #[inline(always)]
-pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(call: &GemmCall<T::Element>, a_tile: usize) {
+pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
+    call: &GemmCall<T::Element>,
+    a_tile: usize,
+    hint: *const T::Element,
+    hint_k: usize,
+) {
     let nr = V * T::LANES;
     let mut total = 0;
     for s in 0..call.segment_count {
         // SAFETY: the call has that many segments.
         total += unsafe { (*call.segments.add(s)).k };
     }
-    let chunk_steps = if call.m <= TILE_ROWS { total } else { k_chunk::<T::Element>(nr) };
+    let chunk_steps = if call.m <= TILE_ROWS {
+        total
+    } else {
+        k_chunk::<T::Element>(nr)
+    };
     let block_rows = if TILED {
         call.m
     } else {
@@ -228,9 +259,20 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(call: &
     let mut block = 0;
     while block < call.m {
         // A block of less than a tile would read all of B for little: the last one takes it along.
-        let block_end = if call.m - block <= block_rows + TILE_ROWS { call.m } else { block + block_rows };
-        let mut chunk =
-            Chunk { call, start: Place { segment: call.segments, offset: 0 }, steps: 0, from_c: call.accumulate != 0 };
+        let block_end = if call.m - block <= block_rows + TILE_ROWS {
+            call.m
+        } else {
+            block + block_rows
+        };
+        let mut chunk = Chunk {
+            call,
+            start: Place {
+                segment: call.segments,
+                offset: 0,
+            },
+            steps: 0,
+            from_c: call.accumulate != 0,
+        };
         let mut k = 0;
         loop {
             chunk.steps = chunk_steps.min(total - k);
@@ -240,11 +282,18 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(call: &
                 let mut m = block;
                 while m < block_end {
                     let left = block_end - m;
-                    let rows = if TILED { left.min(TILE_ROWS) } else { next_tile(left) };
+                    let rows = if TILED {
+                        left.min(TILE_ROWS)
+                    } else {
+                        next_tile(left)
+                    };
                     let corner = Corner {
                         a_row: if TILED { m / TILE_ROWS * a_tile } else { m },
                         b: call.b.wrapping_add(panel * call.b_panel + k * call.b_k),
                         c: call.c.wrapping_add(panel * call.c_panel + m * call.c_row),
+                        // The later tiles ask for what they have, which is cheaper than a branch.
+                        hint: if m == 0 { hint } else { call.b },
+                        hint_k: if m == 0 { hint_k } else { 0 },
                     };
                     macro_rules! shapes {
                         ($(($m:literal, $p:literal))*) => {
