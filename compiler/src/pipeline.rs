@@ -8,6 +8,7 @@ use crate::codegen::{self, CompiledKernels, KernelTable, Precision};
 use crate::error::CodegenError;
 use crate::ir::Program;
 use crate::plan::{self, Plan, Target};
+use crate::{simplify, time};
 
 /// A program as machine code with its plan.
 pub struct Compiled {
@@ -50,7 +51,12 @@ pub fn compile(
     Ok(Compiled { plan, kernels, precision, times })
 }
 
-/// The passes on graphs: what the plan is made from.
+/// The passes on graphs: from a recorded or joint program to what the plan is made from.
+///
+/// Expects a program whose derivatives have been taken: what only matters to them is dropped here.
 pub fn lower(program: &Program) -> Program {
-    program.clone()
+    let program = simplify::erase_stop_gradient(program);
+    let hoisted = time::hoist(&program);
+    debug_assert_eq!(hoisted.verify(), Ok(()), "the passes keep programs well formed");
+    hoisted
 }

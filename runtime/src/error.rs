@@ -166,7 +166,7 @@ pub enum RunError {
         /// Its value.
         given: String,
         /// What is allowed.
-        allowed: &'static str,
+        allowed: String,
     },
     /// The gradient is not a number or too large for one; nothing was learnt from this step.
     #[error("the norm of the gradient is {norm} at step {step}: lower the rate, or look for non-finite inputs")]

@@ -92,13 +92,17 @@ impl<E: Float> Executor<E> {
         // Parameters must have their memory before any run.
         let shared = Sizes { batch: 1, steps: vec![1; usize::from(Axis::MAX)] };
         this.bind(&shared);
-        this.sizes = None;
         this
     }
 
     /// The program.
     pub fn compiled(&self) -> &Arc<Compiled> {
         &self.compiled
+    }
+
+    /// The sizes of the last run; the smallest before any.
+    pub fn sizes(&self) -> &Sizes {
+        self.sizes.as_ref().expect("an executor is bound from the start")
     }
 
     /// Bytes of memory held for values.
@@ -235,13 +239,6 @@ impl<E: Float> Executor<E> {
         for r in 0..run.sizes.rows(port.extent) {
             // SAFETY: as for reading; `self` is borrowed exclusively and rows do not overlap.
             give(unsafe { std::slice::from_raw_parts_mut(run.address::<T>(span, 0, r), span.len) });
-        }
-    }
-
-    /// Sets sizes back to the smallest where nothing has been bound: parameters can be read and written then.
-    pub fn ensure_bound(&mut self) {
-        if self.sizes.is_none() {
-            self.bind(&Sizes { batch: 1, steps: vec![1; usize::from(Axis::MAX)] });
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod execute;
 pub mod float;
 pub mod gemm;
+pub mod session;
 pub mod team;
 pub mod vmath;
 
