@@ -26,7 +26,7 @@ impl Rewrite for Split {
     }
 
     fn node(&self, site: Site<Self::Facts>, op: &Op, operands: &[Value]) -> Option<Value> {
-        let (g, x) = (site.g, operands[0]);
+        let (g, &x) = (site.g, operands.first()?);
         match op {
             Op::Dot => dot(g, x, operands[1]),
             Op::DotNt => dot_nt(g, x, operands[1]),
