@@ -102,11 +102,15 @@ fn every_pass_keeps_what_a_program_computes() {
     }
 }
 
+/// How many random programs a test looks at: more if asked.
+fn random_programs(count: u64) -> u64 {
+    std::env::var("RANDOM_PROGRAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(count)
+}
+
 /// Random programs reach the corners that cells do not: zeros, pads, views of views, sums of steps.
 #[test]
 fn every_pass_keeps_what_random_programs_compute() {
-    let count = std::env::var("RANDOM_PROGRAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(150);
-    for seed in 0..count {
+    for seed in 0..random_programs(150) {
         let program = checked("recording", random::Random(seed).program());
         for (name, pass) in PASSES {
             let new = std::panic::catch_unwind(|| checked(name, pass(&program)))
@@ -116,7 +120,12 @@ fn every_pass_keeps_what_random_programs_compute() {
                 values.get_mut("m").expect("the mask").x.iter_mut().for_each(|x| x.re = f64::from(x.re > 0.0));
                 let expected = interpret(&program, &values, &sizes);
                 let given = interpret(&new, &values, &sizes);
-                assert_same(&format!("{name} of random program {seed} at {sizes:?}\n{program}\n{new}"), &given, &expected, 1e-9);
+                assert_same(
+                    &format!("{name} of random program {seed} at {sizes:?}\n{program}\n{new}"),
+                    &given,
+                    &expected,
+                    1e-9,
+                );
             }
         }
     }
@@ -124,7 +133,7 @@ fn every_pass_keeps_what_random_programs_compute() {
 
 #[test]
 fn simplify_finds_nothing_to_do_twice() {
-    let random = (0..60).map(|seed| random::Random(seed).program());
+    let random = (0..random_programs(60)).map(|seed| random::Random(seed).program());
     for program in corpus().into_iter().chain(random) {
         let once = simplify(&program);
         assert_eq!(simplify(&once).to_string(), once.to_string());
@@ -273,7 +282,7 @@ fn by_step(program: &Program, values: &Values, sizes: &Sizes) -> Values {
 
 #[test]
 fn a_loop_written_out_computes_the_same() {
-    let random = (0..40).map(|seed| random::Random(seed).program());
+    let random = (0..random_programs(40)).map(|seed| random::Random(seed).program());
     for program in corpus().into_iter().chain(random) {
         for (seed, sizes) in sizes().iter().enumerate() {
             let steps = sizes.steps[0];
@@ -393,7 +402,7 @@ fn constants_fold_and_cancel() {
          %2: f32[B, 4] = sub %0, %1
          %3: f32[B, 4] = mul %2, -1
          %4: f32[B, 4] = div %3, 1
-         %5: f32[B, 4] = powi %4 1
+         %5: f32[B, 4] = powi %4 n=1
          output o = %5",
         "output o = x",
     );
@@ -452,8 +461,8 @@ fn views_merge() {
     );
     check(
         "%0: f32[B, 2, 2] = reshape x
-         %1: f32[B, 2, 2] = transpose %0 [1, 0]
-         %2: f32[B, 2, 2] = transpose %1 [1, 0]
+         %1: f32[B, 2, 2] = transpose %0 perm=[1, 0]
+         %2: f32[B, 2, 2] = transpose %1 perm=[1, 0]
          %3: f32[B, 4] = reshape %2
          %4: f32[B, 6] = concat %3, z
          %5: f32[B, 4] = slice %4 2..6

@@ -78,15 +78,14 @@ fn rule(g: &mut Numbered, op: &Op, x: &[Value]) -> Option<Value> {
     if x.is_empty() {
         return None;
     }
-    constants::fold(g, op, x)
-        .or_else(|| narrower_rows(g, op, x))
-        .or_else(|| narrower_features(g, op, x))
-        .or_else(|| match op {
+    constants::fold(g, op, x).or_else(|| narrower_rows(g, op, x)).or_else(|| narrower_features(g, op, x)).or_else(
+        || match op {
             Op::Unary(u) => unary(g, *u, x[0]),
             Op::Binary(b) => arithmetic(g, *b, x[0], x[1]).or_else(|| in_order(g, *b, x[0], x[1])),
             Op::Select => select(g, x),
             _ => views::rule(g, op, x),
-        })
+        },
+    )
 }
 
 /// A rowwise op commutes with the repetition of rows: it is computed on the fewer ones.

@@ -91,11 +91,7 @@ fn dot_nt(g: &mut Numbered, dz: Value, w: Value) -> Option<Value> {
 fn dot_tn(g: &mut Numbered, x: Value, y: Value) -> Option<Value> {
     let rows = g.ty(x).extent.join(g.ty(y).extent)?;
     let whole_rows = |g: &mut Numbered, part: Value, other: Value| {
-        if g.ty(part).extent.join(g.ty(other).extent) == Some(rows) {
-            part
-        } else {
-            emit(g, Op::Expand(rows), &[part])
-        }
+        if g.ty(part).extent.join(g.ty(other).extent) == Some(rows) { part } else { emit(g, Op::Expand(rows), &[part]) }
     };
     if let Some(parts) = parts(g, x) {
         let n = g.ty(x).shape.last();

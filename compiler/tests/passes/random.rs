@@ -25,6 +25,7 @@ impl Random {
     fn op(&mut self, shape: &Shape) -> Op {
         let axis = self.below(shape.rank().max(1));
         let n = shape.0.get(axis).copied().unwrap_or(1);
+        let reduced = if shape.rank() == 0 { shape.clone() } else { shape.with(axis, 1) };
         let start = self.below(n);
         let extents = [Extent::Shared, Extent::Batch, TIME];
         let unary = [Unary::Neg, Unary::Tanh, Unary::Sigmoid, Unary::Abs, Unary::Relu, Unary::Powi(2), Unary::Powi(1)];
@@ -37,7 +38,7 @@ impl Random {
             10 | 11 => Op::Concat(axis),
             12 => Op::Reshape(self.of(&[Shape(vec![shape.len()]), Shape(vec![1, shape.len()]), Shape::scalar()])),
             13 => Op::Transpose((0..shape.rank()).rev().collect()),
-            14 => Op::Sum(shape.with(axis.min(shape.rank()), 1)),
+            14 => Op::Sum(reduced),
             15 => Op::Broadcast(self.of(&[Shape(vec![4]), Shape(vec![2, 4]), Shape(vec![4, 4])])),
             16 => Op::Dot,
             17 => Op::DotNt,
@@ -46,7 +47,7 @@ impl Random {
             20 => Op::SumRows(self.of(&extents)),
             21 => Op::Expand(self.of(&extents)),
             22 => self.of(&[Op::Last, Op::PlaceLast(Axis(0)), Op::StopGradient, Op::Select]),
-            _ => self.of(&[Op::Max(shape.with(axis.min(shape.rank()), 1)), Op::Gather, Op::ScatterAdd(5), Op::OneHot(2)]),
+            _ => self.of(&[Op::Max(reduced), Op::Gather, Op::ScatterAdd(5), Op::OneHot(2)]),
         }
     }
 
