@@ -78,15 +78,14 @@ fn rule(g: &mut Numbered, op: &Op, x: &[Value]) -> Option<Value> {
     if x.is_empty() {
         return None;
     }
-    constants::fold(g, op, x)
-        .or_else(|| narrower_rows(g, op, x))
-        .or_else(|| narrower_features(g, op, x))
-        .or_else(|| match op {
+    constants::fold(g, op, x).or_else(|| narrower_rows(g, op, x)).or_else(|| narrower_features(g, op, x)).or_else(
+        || match op {
             Op::Unary(u) => unary(g, *u, x[0]),
-            Op::Binary(b) => arithmetic(g, *b, x[0], x[1]),
+            Op::Binary(b) => arithmetic(g, *b, x[0], x[1]).or_else(|| in_order(g, *b, x[0], x[1])),
             Op::Select => select(g, x),
             _ => views::rule(g, op, x),
-        })
+        },
+    )
 }
 
 /// A rowwise op commutes with the repetition of rows: it is computed on the fewer ones.
@@ -229,6 +228,22 @@ fn arithmetic(g: &mut Numbered, op: Binary, x: Value, y: Value) -> Option<Value>
         Binary::Pow if b == Some(2.0) && *g.ty(x) == ty => Some(binary(g, Binary::Mul, x, x)),
         _ => None,
     }
+}
+
+/// Sums and products have their wider, larger, computed operand first, and a sequence before a state: two
+/// spellings of a cell become one.
+fn in_order(g: &mut Numbered, op: Binary, x: Value, y: Value) -> Option<Value> {
+    let rank = |v: Value| {
+        let made = match g.op(v) {
+            Op::Carry(_) => 1,
+            Op::Each(_) => 2,
+            Op::Parameter(_) | Op::Input(_) | Op::Capture(_) | Op::Constant(_) => 0,
+            _ => 3,
+        };
+        (g.number(v).is_none(), g.ty(v).extent, g.ty(v).shape.len(), made)
+    };
+    let swap = matches!(op, Binary::Add | Binary::Mul) && rank(x) < rank(y);
+    swap.then(|| g.add(Op::Binary(op), &[y, x]))
 }
 
 fn select(g: &mut Numbered, x: &[Value]) -> Option<Value> {

@@ -46,10 +46,19 @@ impl Rewrite for Invariant {
             };
             outside[v.index()] = Some(value);
             if read[v.index()] && !node.op.is_leaf() {
-                seeds[v.index()] = Some(new.capture("fixed", value, &node.ty));
+                seeds[v.index()] = Some(new.capture(name(scan, v), value, &node.ty));
             }
         }
         let map = walk(self, body, &scan.roots(), Some(scan), seeds, &mut new.g);
         new.copy_results(scan, &map, used, g)
+    }
+}
+
+/// What a value that no step changes is called: as the capture that it is first made of.
+fn name(scan: &Scan, v: Value) -> &str {
+    match (scan.body.op(v), scan.body.operands(v).first()) {
+        (Op::Capture(i), _) => &scan.captures[*i].name,
+        (_, Some(&operand)) => name(scan, operand),
+        (_, None) => "fixed",
     }
 }

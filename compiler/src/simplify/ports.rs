@@ -9,6 +9,7 @@
 //!   repeated row read as a sequence is a capture, a captured constant is a constant.
 
 use super::rebuild::{Body, Numbered, Results, Rewrite, Used, rewrite, walk};
+use crate::ir::scan::Port;
 use crate::ir::{Binary, Extent, Graph, Op, Program, Scan, Value};
 
 /// Drops and merges ports of scans.
@@ -49,17 +50,24 @@ impl Rewrite for Ports {
         roots.extend((0..live.len()).filter(|&i| live[i]).map(|i| scan.carries[i].next));
         let needed = old.reachable(roots.iter().copied());
 
-        // The leaves, in the order of the old ones.
+        // The leaves: states in their order, the others as they are read, so that order tells nothing of history.
+        let first_reader = |v: Value| old.users(v).into_iter().find(|u| needed[u.index()]);
+        let by_reader = |ports: &[Port], operands: &[Value]| {
+            let mut read: Vec<(Port, Value)> = ports.iter().cloned().zip(operands.iter().copied()).collect();
+            read.retain(|(port, _)| needed[port.value.index()]);
+            read.sort_by_key(|(port, _)| first_reader(port.value).map_or(old.len(), Value::index));
+            read
+        };
         let mut body = Body::like(scan);
         let mut seeds: Vec<Option<Value>> = vec![None; old.len()];
-        for (port, &v) in scan.captures.iter().zip(captures).filter(|(p, _)| needed[p.value.index()]) {
+        for (port, v) in by_reader(&scan.captures, captures) {
             let ty = old.ty(port.value);
             seeds[port.value.index()] = Some(match g.number(v) {
                 Some(x) => body.g.constant(x, ty.clone()),
                 None => body.capture(&port.name, v, ty),
             });
         }
-        for (port, &v) in scan.each.iter().zip(each).filter(|(p, _)| needed[p.value.index()]) {
+        for (port, v) in by_reader(&scan.each, each) {
             let ty = old.ty(port.value);
             seeds[port.value.index()] = Some(match g.op(v) {
                 Op::Constant(x) => body.g.constant(*x, ty.clone()),

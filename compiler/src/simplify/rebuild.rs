@@ -251,10 +251,11 @@ pub fn walk<R: Rewrite>(
     let needed = old.reachable(roots.iter().copied());
     let mut results: HashMap<Value, Results> = HashMap::new();
     for v in old.values() {
-        if !needed[v.index()] || map[v.index()].is_some() {
+        let node = old.node(v);
+        if !needed[v.index()] || map[v.index()].is_some() || matches!(node.op, Op::Constant(_)) {
             continue;
         }
-        let node = old.node(v);
+        constants(old, &node.operands, g, &mut map);
         g.graph.location = node.location;
         let new = |v: &Value| map[v.index()].expect("operands come before their users");
         let put = match &node.op {
@@ -279,7 +280,6 @@ pub fn walk<R: Rewrite>(
             Op::Yield(i) => results[&node.operands[0]].yields[*i].expect("a pass gives all used results"),
             Op::Final(i) => results[&node.operands[0]].finals[*i].expect("a pass gives all used results"),
             Op::Total(i) => results[&node.operands[0]].totals[*i].expect("a pass gives all used results"),
-            Op::Constant(x) => g.constant(*x, node.ty.clone()),
             op => {
                 let operands: Vec<Value> = node.operands.iter().map(new).collect();
                 let site = Site { g: &mut *g, old, value: v, map: &map, facts: &mut facts };
@@ -290,7 +290,18 @@ pub fn walk<R: Rewrite>(
         map[v.index()] = Some(put);
     }
     g.graph.location = None;
+    constants(old, roots, g, &mut map);
     map
+}
+
+/// Constants are made where they are first used, so that their order tells nothing of history.
+fn constants(old: &Graph, used: &[Value], g: &mut Numbered, map: &mut [Option<Value>]) {
+    for v in used.iter().filter(|v| map[v.index()].is_none()).copied().collect::<Vec<_>>() {
+        if let Op::Constant(x) = old.op(v) {
+            g.graph.location = old.node(v).location;
+            map[v.index()] = Some(g.constant(*x, old.ty(v).clone()));
+        }
+    }
 }
 
 /// Runs a pass over a program.

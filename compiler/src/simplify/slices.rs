@@ -27,9 +27,8 @@ pub fn requests(graph: &Graph, roots: &[Value], splits: impl Fn(Value) -> bool) 
         asked[root.index()] = None;
     }
     for v in graph.values().rev().filter(|v| needed[v.index()]) {
-        let disjoint = |ranges: &[Range]| {
-            ranges.is_sorted_by(|a, b| a.0 == b.0 && a.1 + a.2 <= b.1) && !ranges.is_empty()
-        };
+        let disjoint =
+            |ranges: &[Range]| ranges.is_sorted_by(|a, b| a.0 == b.0 && a.1 + a.2 <= b.1) && !ranges.is_empty();
         let mine = asked[v.index()].take().map(|mut ranges| {
             ranges.sort_unstable();
             ranges.dedup();

@@ -26,7 +26,7 @@ impl Rewrite for Split {
     }
 
     fn node(&self, site: Site<Self::Facts>, op: &Op, operands: &[Value]) -> Option<Value> {
-        let (g, x) = (site.g, operands[0]);
+        let (g, &x) = (site.g, operands.first()?);
         match op {
             Op::Dot => dot(g, x, operands[1]),
             Op::DotNt => dot_nt(g, x, operands[1]),
@@ -91,11 +91,7 @@ fn dot_nt(g: &mut Numbered, dz: Value, w: Value) -> Option<Value> {
 fn dot_tn(g: &mut Numbered, x: Value, y: Value) -> Option<Value> {
     let rows = g.ty(x).extent.join(g.ty(y).extent)?;
     let whole_rows = |g: &mut Numbered, part: Value, other: Value| {
-        if g.ty(part).extent.join(g.ty(other).extent) == Some(rows) {
-            part
-        } else {
-            emit(g, Op::Expand(rows), &[part])
-        }
+        if g.ty(part).extent.join(g.ty(other).extent) == Some(rows) { part } else { emit(g, Op::Expand(rows), &[part]) }
     };
     if let Some(parts) = parts(g, x) {
         let n = g.ty(x).shape.last();

@@ -8,11 +8,10 @@ use crate::ir::{Binary, Extent, Op, Shape, Value};
 /// What a view, reduction or repetition of these operands equals, if that is simpler.
 pub fn rule(g: &mut Numbered, op: &Op, operands: &[Value]) -> Option<Value> {
     let x = operands[0];
-    let identity = matches!(
-        op,
-        Op::Reshape(_) | Op::Slice { .. } | Op::Pad { .. } | Op::Sum(_) | Op::Max(_) | Op::Broadcast(_)
-    ) || matches!(op, Op::Concat(_)) && operands.len() == 1
-        || matches!(op, Op::Transpose(perm) if perm.is_sorted());
+    let identity =
+        matches!(op, Op::Reshape(_) | Op::Slice { .. } | Op::Pad { .. } | Op::Sum(_) | Op::Max(_) | Op::Broadcast(_))
+            || matches!(op, Op::Concat(_)) && operands.len() == 1
+            || matches!(op, Op::Transpose(perm) if perm.is_sorted());
     if identity && type_of(g, op, operands) == *g.ty(x) {
         return Some(x);
     }

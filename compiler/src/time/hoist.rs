@@ -233,7 +233,8 @@ impl Division {
         if body.ty(v).extent == Extent::Batch {
             return Total::Rows;
         }
-        let changing: Vec<usize> = (0..operands.len()).filter(|&i| self.class(operands[i]) != Class::Invariant).collect();
+        let changing: Vec<usize> =
+            (0..operands.len()).filter(|&i| self.class(operands[i]) != Class::Invariant).collect();
         let per_row = changing.iter().all(|&i| body.ty(operands[i]).extent == Extent::Batch);
         if matches!(op, Op::DotTn | Op::ScatterAdd(_) | Op::SumRows(_)) && per_row {
             return Total::Reduction;

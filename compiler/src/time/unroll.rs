@@ -129,9 +129,9 @@ pub fn unroll(program: &Program, axis: Axis, steps: usize) -> Result<Program, Un
     new.objective = program.objective.map(|v| at(v).one());
     for update in &program.updates {
         match (at(update.target), at(update.value)) {
-            (Steps::Each(targets), values) => new.updates.extend(
-                targets.iter().enumerate().map(|(t, &target)| Update { target, value: values.at(t) }),
-            ),
+            (Steps::Each(targets), values) => new
+                .updates
+                .extend(targets.iter().enumerate().map(|(t, &target)| Update { target, value: values.at(t) })),
             (Steps::One(target), value) => new.updates.push(Update { target: *target, value: value.one() }),
         }
     }
