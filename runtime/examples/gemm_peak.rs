@@ -27,7 +27,10 @@ impl Stopwatch {
             fn clock_gettime(clock: i32, time: *mut Timespec) -> i32;
         }
         const THREAD_CPUTIME: i32 = 3;
-        let mut time = Timespec { seconds: 0, nanoseconds: 0 };
+        let mut time = Timespec {
+            seconds: 0,
+            nanoseconds: 0,
+        };
         // SAFETY: the C library's declaration on 64-bit Linux; it fills in the struct.
         unsafe { clock_gettime(THREAD_CPUTIME, &mut time) };
         time.seconds as f64 + time.nanoseconds as f64 * 1e-9
@@ -70,10 +73,7 @@ macro_rules! real {
         #[target_feature(enable = "avx2,fma")]
         fn $loop(rounds: usize) -> f64 {
             use std::arch::x86_64::*;
-            let (a, b) = (
-                $set(std::hint::black_box(0.5)),
-                $set(std::hint::black_box(0.25)),
-            );
+            let (a, b) = ($set(std::hint::black_box(0.5)), $set(std::hint::black_box(0.25)));
             let mut sums = [$set(0.0); 12];
             let start = Stopwatch::start();
             for _ in 0..rounds {
@@ -104,9 +104,7 @@ real!(f32, peak_f32, _mm256_set1_ps, _mm256_fmadd_ps, 8.0);
 real!(f64, peak_f64, _mm256_set1_pd, _mm256_fmadd_pd, 4.0);
 
 fn fill<E: Real>(len: usize) -> Vec<E> {
-    (0..len)
-        .map(|i| E::of(((i * 7919) % 1000) as f64 / 1000.0 - 0.5))
-        .collect()
+    (0..len).map(|i| E::of(((i * 7919) % 1000) as f64 / 1000.0 - 0.5)).collect()
 }
 
 fn product<E: Real>(kernels: &Kernels<E>, m: usize, k: usize, n: usize, transposed: bool) -> f64 {
@@ -116,12 +114,7 @@ fn product<E: Real>(kernels: &Kernels<E>, m: usize, k: usize, n: usize, transpos
     let b: Vec<E> = fill(panels * k * kernels.nr + 64);
     let mut c: Vec<E> = fill(m * panels * kernels.nr + 64);
     let (am, ak) = if transposed { (1, m) } else { (k, 1) };
-    let segment = Segment {
-        a: a.as_ptr(),
-        am,
-        ak,
-        k,
-    };
+    let segment = Segment { a: a.as_ptr(), am, ak, k };
     let call = GemmCall {
         segments: &segment,
         segment_count: 1,
@@ -139,9 +132,7 @@ fn product<E: Real>(kernels: &Kernels<E>, m: usize, k: usize, n: usize, transpos
         accumulate: 0,
     };
     // SAFETY: the matrices above; the kernels are supported.
-    best::<E>(2.0 * (m * k * n) as f64, || unsafe {
-        (kernels.gemm)(&call)
-    })
+    best::<E>(2.0 * (m * k * n) as f64, || unsafe { (kernels.gemm)(&call) })
 }
 
 fn gradient<E: Real>(kernels: &Kernels<E>, ki: usize, n: usize, rows: usize) -> f64 {
@@ -171,14 +162,7 @@ fn gradient<E: Real>(kernels: &Kernels<E>, ki: usize, n: usize, rows: usize) -> 
 fn sums<E: Real>(kernels: &Kernels<E>, n: usize, rows: usize) -> f64 {
     let b: Vec<E> = fill(rows * n);
     let mut c: Vec<E> = fill(n);
-    let job = ReduceRows {
-        b: b.as_ptr(),
-        ldb: n,
-        n,
-        rows,
-        c: c.as_mut_ptr(),
-        accumulate: false,
-    };
+    let job = ReduceRows { b: b.as_ptr(), ldb: n, n, rows, c: c.as_mut_ptr(), accumulate: false };
     let mut rate: f64 = 0.0;
     for _ in 0..50 {
         let start = Stopwatch::start();
@@ -192,13 +176,7 @@ fn sums<E: Real>(kernels: &Kernels<E>, n: usize, rows: usize) -> f64 {
 fn packing<E: Real>(nr: usize, k: usize, n: usize, transposed: bool) -> f64 {
     let src: Vec<E> = fill(k * n);
     let (k_stride, n_stride) = if transposed { (1, k) } else { (n, 1) };
-    let matrix = PackB {
-        src: &src,
-        k_stride,
-        n_stride,
-        k,
-        n,
-    };
+    let matrix = PackB { src: &src, k_stride, n_stride, k, n };
     let panels = matrix.panels(nr);
     let mut dst: Vec<E> = fill(panels * nr * k);
     let mut rate: f64 = 0.0;
@@ -213,12 +191,7 @@ fn packing<E: Real>(nr: usize, k: usize, n: usize, transposed: bool) -> f64 {
 fn report<E: Real>(element: &str, all: bool) {
     let sets = Kernels::<E>::all_supported().take(if all { usize::MAX } else { 1 });
     for kernels in sets {
-        println!(
-            "{element} {} nr={} peak {:.1} Gflop/s",
-            kernels.name,
-            kernels.nr,
-            E::peak() / 1e9
-        );
+        println!("{element} {} nr={} peak {:.1} Gflop/s", kernels.name, kernels.nr, E::peak() / 1e9);
         for (m, k, n) in [
             (1, 64, 256),
             (1, 256, 1024),
@@ -243,8 +216,8 @@ fn report<E: Real>(element: &str, all: bool) {
         }
         for (ki, n, rows) in [
             (256, 1024, 256),
-(256, 1024, 800),
-(256, 1024, 3200),
+            (256, 1024, 800),
+            (256, 1024, 3200),
             (512, 2048, 3200),
             (64, 256, 1024),
             (28, 512, 1792),
@@ -252,10 +225,7 @@ fn report<E: Real>(element: &str, all: bool) {
             (1, 512, 1792),
             (10, 512, 1792),
         ] {
-            println!(
-                "  gradient {ki:4} x {n:4}, {rows:5} rows: {:5.1} %",
-                gradient(kernels, ki, n, rows)
-            );
+            println!("  gradient {ki:4} x {n:4}, {rows:5} rows: {:5.1} %", gradient(kernels, ki, n, rows));
         }
         println!(
             "  row sums {:.1} GB/s; packing {:.1} GB/s, transposed {:.1} GB/s",

@@ -41,14 +41,7 @@ impl Worst {
 
     fn merge(self, other: Worst) -> Worst {
         let count = self.count + other.count;
-        Worst {
-            count,
-            ..if other.error > self.error {
-                other
-            } else {
-                self
-            }
-        }
+        Worst { count, ..if other.error > self.error { other } else { self } }
     }
 }
 
@@ -67,10 +60,7 @@ fn share(threads: usize, jobs: u64, work: impl Fn(u64) -> Worst + Sync) -> Worst
     };
     std::thread::scope(|scope| {
         let handles: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
-        handles
-            .into_iter()
-            .map(|h| h.join().expect("a worker panicked"))
-            .fold(Worst::default(), Worst::merge)
+        handles.into_iter().map(|h| h.join().expect("a worker panicked")).fold(Worst::default(), Worst::merge)
     })
 }
 
@@ -90,10 +80,7 @@ fn sweep_unary(table: &Table<f32>, f: Function, threads: usize, step: u64) -> Wo
             fast(x.as_ptr(), y.as_mut_ptr(), CHUNK);
             exact(x64.as_ptr(), y64.as_mut_ptr(), CHUNK);
         }
-        let mut worst = Worst {
-            count: CHUNK as u64,
-            ..Worst::default()
-        };
+        let mut worst = Worst { count: CHUNK as u64, ..Worst::default() };
         for j in 0..CHUNK {
             worst.see(ulp_error(y[j], y64[j]), x[j], 0.0);
         }
@@ -107,16 +94,9 @@ fn sweep_pow(table: &Table<f32>, threads: usize, coarse: bool) -> Worst {
         let mut y = vec![0f32; x.len()];
         // SAFETY: the three are of one length, and this machine supports `table`.
         unsafe { fast(x.as_ptr(), z.as_ptr(), y.as_mut_ptr(), x.len()) };
-        let mut worst = Worst {
-            count: x.len() as u64,
-            ..Worst::default()
-        };
+        let mut worst = Worst { count: x.len() as u64, ..Worst::default() };
         for j in 0..x.len() {
-            worst.see(
-                ulp_error(y[j], f64::from(x[j]).powf(f64::from(z[j]))),
-                x[j],
-                z[j],
-            );
+            worst.see(ulp_error(y[j], f64::from(x[j]).powf(f64::from(z[j]))), x[j], z[j]);
         }
         worst
     };
@@ -124,18 +104,15 @@ fn sweep_pow(table: &Table<f32>, threads: usize, coarse: bool) -> Worst {
     let stride = (1u64 << 32) as f64 / f64::from(side);
     let square = share(threads, u64::from(side), |job| {
         let x = f32::from_bits((job as f64 * stride) as u32);
-        let z: Vec<f32> = (0..side)
-            .map(|j| f32::from_bits((f64::from(j) * stride) as u32))
-            .collect();
+        let z: Vec<f32> = (0..side).map(|j| f32::from_bits((f64::from(j) * stride) as u32)).collect();
         compare(&vec![x; z.len()], &z)
     });
     let bases = if coarse { 1u64 << 14 } else { 1 << 20 };
     let curve = share(threads, bases, |job| {
         // From the least subnormal to the greatest finite number.
         let x = f32::from_bits((1 + job * 0x7f7f_fffe / (bases - 1)) as u32);
-        let z: Vec<f32> = (0..128)
-            .map(|j| ((-150.0 + 278.5 * f64::from(j) / 127.0) / f64::from(x).log2()) as f32)
-            .collect();
+        let z: Vec<f32> =
+            (0..128).map(|j| ((-150.0 + 278.5 * f64::from(j) / 127.0) / f64::from(x).log2()) as f32).collect();
         compare(&[x; 128], &z)
     });
     square.merge(curve)
@@ -203,10 +180,7 @@ fn main() -> ExitCode {
             },
             "--isa" => {
                 let name = args.next().unwrap_or_default();
-                match Table::<f32>::all_supported()
-                    .into_iter()
-                    .find(|t| t.name == name)
-                {
+                match Table::<f32>::all_supported().into_iter().find(|t| t.name == name) {
                     Some(t) => table = t,
                     None => return usage("this machine does not support that instruction set"),
                 }
@@ -215,10 +189,8 @@ fn main() -> ExitCode {
             _ => names.push(arg),
         }
     }
-    let known = |n: &String| {
-        Function::ALL.iter().any(|f| f.name() == n)
-            || BinaryFunction::ALL.iter().any(|f| f.name() == n)
-    };
+    let known =
+        |n: &String| Function::ALL.iter().any(|f| f.name() == n) || BinaryFunction::ALL.iter().any(|f| f.name() == n);
     if let Some(n) = names.iter().find(|n| !known(n)) {
         return usage(&format!("no function is called {n}"));
     }
@@ -228,15 +200,11 @@ fn main() -> ExitCode {
     println!("| function | max ULP | bound | worst input | inputs | ns/element | cycles/element |");
     println!("|---|---:|---:|---|---:|---:|---:|");
     let mut broken = false;
-    let mut row =
-        |name: &str, worst: Worst, bound: f64, at: String, (ns, cycles): (f64, Option<f64>)| {
-            let cycles = cycles.map_or("?".to_string(), |c| format!("{c:.2}"));
-            println!(
-                "| {name} | {:.3} | {bound} | {at} | {} | {ns:.2} | {cycles} |",
-                worst.error, worst.count
-            );
-            broken |= worst.error > bound;
-        };
+    let mut row = |name: &str, worst: Worst, bound: f64, at: String, (ns, cycles): (f64, Option<f64>)| {
+        let cycles = cycles.map_or("?".to_string(), |c| format!("{c:.2}"));
+        println!("| {name} | {:.3} | {bound} | {at} | {} | {ns:.2} | {cycles} |", worst.error, worst.count);
+        broken |= worst.error > bound;
+    };
     for f in Function::ALL {
         if wanted(f.name()) {
             let worst = sweep_unary(table, f, threads, step);
@@ -245,13 +213,7 @@ fn main() -> ExitCode {
             let run = table.unary(f);
             // SAFETY: x and y are of one length, and this machine supports `table`.
             let times = time(|| unsafe { run(black_box(x.0.as_ptr()), y.0.as_mut_ptr(), 512) });
-            row(
-                f.name(),
-                worst,
-                f.bound(),
-                format!("{:e}", worst.at[0]),
-                times,
-            );
+            row(f.name(), worst, f.bound(), format!("{:e}", worst.at[0]), times);
         }
     }
     for f in BinaryFunction::ALL {
@@ -261,16 +223,10 @@ fn main() -> ExitCode {
             let mut y = Tile([0.0; 512]);
             let run = table.binary(f);
             // SAFETY: the three are of one length, and this machine supports `table`.
-            let times = time(|| unsafe {
-                run(black_box(x.0.as_ptr()), z.0.as_ptr(), y.0.as_mut_ptr(), 512)
-            });
+            let times = time(|| unsafe { run(black_box(x.0.as_ptr()), z.0.as_ptr(), y.0.as_mut_ptr(), 512) });
             let at = format!("{:e}, {:e}", worst.at[0], worst.at[1]);
             row(f.name(), worst, f.bound(), at, times);
         }
     }
-    if broken {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -225,10 +225,10 @@ impl Checkpoint {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), CheckpointError> {
         let path = path.as_ref();
         let bytes = self.to_bytes();
-        replace(path, &bytes).map_err(|source| CheckpointError::Io {
+        replace(path, &bytes).map_err(|reason| CheckpointError::Io {
             action: "write",
             path: path.to_path_buf(),
-            source,
+            reason,
         })
     }
 
@@ -240,7 +240,7 @@ impl Checkpoint {
         let path = path.as_ref().to_path_buf();
         match fs::read(&path) {
             Ok(bytes) => Checkpoint::from_bytes(path, &bytes),
-            Err(source) => Err(CheckpointError::Io { action: "read", path, source }),
+            Err(reason) => Err(CheckpointError::Io { action: "read", path, reason }),
         }
     }
 

@@ -168,13 +168,21 @@ pub enum RunError {
         /// What is allowed.
         allowed: &'static str,
     },
+    /// The gradient is not a number or too large for one; nothing was learnt from this step.
+    #[error("the norm of the gradient is {norm} at step {step}: lower the rate, or look for non-finite inputs")]
+    NonFiniteGradient {
+        /// The step, counted from 1.
+        step: u64,
+        /// The norm of all gradients together.
+        norm: f64,
+    },
     /// The program could not be compiled.
-    #[error("program `{program}` could not be compiled")]
+    #[error("program `{program}` could not be compiled: {reason}")]
     Compile {
         /// Name of the program.
         program: String,
         /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        reason: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Saving or loading.
     #[error(transparent)]
@@ -186,14 +194,14 @@ pub enum RunError {
 #[non_exhaustive]
 pub enum CheckpointError {
     /// The system refused.
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {}: {reason}", path.display())]
     Io {
         /// What was tried: `read`, `write`.
         action: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The file is something else, or damaged in its structure.
     #[error("{} is not a checkpoint: {reason}", path.display())]

@@ -1,4 +1,7 @@
-//! Being written.
+//! The runtime of Retrograd: buffers, matrix micro-kernels, vector maths, threads, training.
+
+pub mod execute;
+pub mod float;
 pub mod gemm;
 pub mod team;
 pub mod vmath;
@@ -7,4 +10,5 @@ pub mod checkpoint;
 pub mod error;
 pub mod feed;
 pub mod init;
+pub mod optimizer;
 pub mod schedule;

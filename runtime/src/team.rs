@@ -108,28 +108,17 @@ impl Team {
         let work_ptr = std::ptr::from_ref(work);
         // SAFETY: only the lifetime changes, see above.
         let work_ptr = unsafe {
-            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync)>(
-                work_ptr,
-            )
+            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync)>(work_ptr)
         };
         // SAFETY: `&mut self` and `pending == 0`: no worker reads the job now.
-        unsafe {
-            *shared.job.get() = Some(Job {
-                work: work_ptr,
-                caller: thread::current(),
-            })
-        };
+        unsafe { *shared.job.get() = Some(Job { work: work_ptr, caller: thread::current() }) };
         shared.pending.store(self.workers.len(), Ordering::Relaxed);
         self.start_round();
 
         let mine = catch_unwind(AssertUnwindSafe(|| work(0)));
         wait_until(|| shared.pending.load(Ordering::Acquire) == 0);
 
-        let theirs = shared
-            .panic
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let theirs = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Err(panic) = mine {
             resume_unwind(panic);
         }

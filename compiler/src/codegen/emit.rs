@@ -421,14 +421,7 @@ impl Emit<'_, '_> {
         }
         let n: usize = dims.iter().product();
         let zero = self.int(0);
-        let place = Place {
-            rows: rows.to_vec(),
-            flat: zero,
-            scratch: zero,
-            extra: 0,
-            outer: Vec::new(),
-            wide: true,
-        };
+        let place = Place { rows: rows.to_vec(), flat: zero, scratch: zero, extra: 0, outer: Vec::new(), wide: true };
         if flat {
             let len = if reduces.is_empty() { n.next_multiple_of(self.lanes) } else { n };
             self.inner(sinks, &reduces, len, place, None);
@@ -480,8 +473,7 @@ impl Emit<'_, '_> {
         let wide = if vectors { n / self.lanes * self.lanes } else { 0 };
         let mut scalars = Vec::new();
         // Sums in registers: one vector for each reduction along this loop.
-        let along: Vec<usize> =
-            reduces.iter().copied().filter(|&r| self.sums_along(r, nested.is_some())).collect();
+        let along: Vec<usize> = reduces.iter().copied().filter(|&r| self.sums_along(r, nested.is_some())).collect();
         if wide > 0 {
             let starts: Vec<Value> = along.iter().map(|&r| self.start(r, true)).collect();
             let (zero, end, step) = (self.int(0), self.int(wide as i64 * self.size), self.int(16));
@@ -846,7 +838,8 @@ impl Emit<'_, '_> {
                     && kernel.nodes[s].stores.is_empty()
                     && self.levels.scratch[s].is_none()
                     && self.from_register(i, read, s)
-                    && kernel.nodes.iter().flat_map(|n| &n.reads).filter(|r| r.source == Source::Node(s)).count() == 1 =>
+                    && kernel.nodes.iter().flat_map(|n| &n.reads).filter(|r| r.source == Source::Node(s)).count()
+                        == 1 =>
             {
                 Some(s)
             }
@@ -952,11 +945,7 @@ impl Emit<'_, '_> {
     // ---- arithmetic ---------------------------------------------------------------------------------------
 
     fn constant(&mut self, c: f64, wide: bool) -> Value {
-        let x = if self.lane == types::F32 {
-            self.b.ins().f32const(c as f32)
-        } else {
-            self.b.ins().f64const(c)
-        };
+        let x = if self.lane == types::F32 { self.b.ins().f32const(c as f32) } else { self.b.ins().f64const(c) };
         if wide { self.b.ins().splat(self.vector, x) } else { x }
     }
 

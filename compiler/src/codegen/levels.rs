@@ -70,7 +70,8 @@ pub fn schedule(kernel: &Kernel, slot: impl Fn(usize) -> usize) -> Levels {
         let mut level = 0;
         for read in &node.reads {
             let Source::Node(s) = read.source else { continue };
-            let register = this.manner[s] == Manner::Inline && manner != Manner::Call && in_register(node, read, &nodes[s]);
+            let register =
+                this.manner[s] == Manner::Inline && manner != Manner::Call && in_register(node, read, &nodes[s]);
             // A call runs behind the loops of its own level.
             let same_level = this.manner[s] == Manner::Inline && (register || manner == Manner::Call);
             level = level.max(if this.manner[s] != Manner::Inline || same_level {
@@ -83,7 +84,8 @@ pub fn schedule(kernel: &Kernel, slot: impl Fn(usize) -> usize) -> Levels {
         this.ready[i] = if manner == Manner::Inline { level } else { level + 1 };
         for read in &node.reads {
             let Source::Node(s) = read.source else { continue };
-            let register = this.manner[s] == Manner::Inline && manner != Manner::Call && in_register(node, read, &nodes[s]);
+            let register =
+                this.manner[s] == Manner::Inline && manner != Manner::Call && in_register(node, read, &nodes[s]);
             waits[s] |= !(register && this.level[s] == level);
         }
         this.count = this.count.max(this.ready[i] + 1);
@@ -117,7 +119,9 @@ pub fn schedule(kernel: &Kernel, slot: impl Fn(usize) -> usize) -> Levels {
             let read = &node.reads[0];
             let whole = read.offset == 0 && read.is_flat(&node.dims);
             match read.source {
-                Source::Node(s) if whole && readers[s] == 1 && nodes[s].stores.is_empty() && nodes[s].len == node.len => {
+                Source::Node(s)
+                    if whole && readers[s] == 1 && nodes[s].stores.is_empty() && nodes[s].len == node.len =>
+                {
                     this.scratch[s]
                 }
                 Source::Product(p) if product_readers[p] == 1 => Some(this.products[p]),

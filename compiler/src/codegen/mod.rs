@@ -90,7 +90,12 @@ pub struct KernelInfo {
 ///
 /// # Errors
 /// If this machine cannot be compiled for, or memory for code cannot be had.
-pub fn compile(plan: &Plan, precision: Precision, table: &KernelTable, texts: bool) -> Result<CompiledKernels, CodegenError> {
+pub fn compile(
+    plan: &Plan,
+    precision: Precision,
+    table: &KernelTable,
+    texts: bool,
+) -> Result<CompiledKernels, CodegenError> {
     let started = Instant::now();
     let isa = isa()?;
     let fma = has_fma(&*isa);

@@ -126,7 +126,9 @@ impl Builder {
         self.region(&mut scope, &mut units);
 
         let mut outputs = Vec::new();
-        for (name, v) in program.outputs.iter().map(|(n, v)| (n.as_str(), *v)).chain(program.objective.map(|v| ("objective", v))) {
+        for (name, v) in
+            program.outputs.iter().map(|(n, v)| (n.as_str(), *v)).chain(program.objective.map(|v| ("objective", v)))
+        {
             outputs.push(self.output(&mut scope, &mut units, name, v));
         }
         let mut updates = Vec::new();
@@ -223,9 +225,10 @@ impl Builder {
                     && groups.class[reader.index()] == Class::Pointwise;
                 at.is_some_and(|at| at < own || (at == own && flat))
             });
-            let is_flat = groups.groups[own].members.iter().all(|&m| {
-                groups.class[m.index()] == Class::Pointwise && groups.graph.ty(m).shape.len() == n
-            });
+            let is_flat = groups.groups[own]
+                .members
+                .iter()
+                .all(|&m| groups.class[m.index()] == Class::Pointwise && groups.graph.ty(m).shape.len() == n);
             let seen = wanted.iter().any(|&w| groups.view(w).base == u.target)
                 || program.updates.iter().any(|o| groups.view(o.value).base == u.target);
             if simple && once && outlived && is_flat && !seen && !wanted.contains(&u.value) {
@@ -310,10 +313,7 @@ impl Builder {
             }
         }
         for v in graph.values() {
-            let made = matches!(
-                scope.groups.class[v.index()],
-                Class::Pointwise | Class::Reduce | Class::Product
-            );
+            let made = matches!(scope.groups.class[v.index()], Class::Pointwise | Class::Reduce | Class::Product);
             if scope.groups.live[v.index()] && made && !scope.homes.contains_key(&v) && scope.groups.needs_memory(v) {
                 let home = self.home(graph.op(v).name(), graph.ty(v), Keep::Run);
                 scope.homes.insert(v, home);
@@ -860,7 +860,11 @@ impl Builder {
             }
             Op::SumRows(_) => {
                 let from = self.span(scope, operands[0], pace, stages);
-                stages.push(stage(&name, domain, Work::ReduceRows { from, into: home.span(Pace { stepwise: false }, 0, n) }));
+                stages.push(stage(
+                    &name,
+                    domain,
+                    Work::ReduceRows { from, into: home.span(Pace { stepwise: false }, 0, n) },
+                ));
             }
             Op::Dot | Op::DotNt => {
                 let from = self.span(scope, operands[0], pace, stages);
@@ -935,11 +939,12 @@ impl Builder {
                 let source = self.home_of(scope, view.base, stages);
                 let shape = &graph.ty(operand).shape;
                 let inner = View { base: view.base, offset: view.offset, strides: view.strides.clone() };
-                let (offset, dims, strides, into_strides) = match super::group::follow_one(&op, &inner, shape, &ty.shape) {
-                    Some(seen) => (seen.offset, ty.shape.0.clone(), seen.strides, row_major(&ty.shape.0)),
-                    // Only a reshape cannot be followed: its features keep their order.
-                    None => (view.offset, shape.0.clone(), view.strides, row_major(&shape.0)),
-                };
+                let (offset, dims, strides, into_strides) =
+                    match super::group::follow_one(&op, &inner, shape, &ty.shape) {
+                        Some(seen) => (seen.offset, ty.shape.0.clone(), seen.strides, row_major(&ty.shape.0)),
+                        // Only a reshape cannot be followed: its features keep their order.
+                        None => (view.offset, shape.0.clone(), view.strides, row_major(&shape.0)),
+                    };
                 let from = source.span(pace, offset, n);
                 stages.push(stage(&name, domain, Work::Copy { from, into, dims, strides, into_strides }));
             }

@@ -126,12 +126,7 @@ fn base_class(g: &Graph, v: Value) -> Class {
 
 /// Analyses and groups one graph. `wanted` are values that something outside reads; `pad` is the padding of rows.
 /// `given` are the strides of captured weights, where they are not dense.
-pub fn group<'a>(
-    graph: &'a Graph,
-    wanted: &[Value],
-    given: &HashMap<Value, Vec<usize>>,
-    pad: usize,
-) -> Grouping<'a> {
+pub fn group<'a>(graph: &'a Graph, wanted: &[Value], given: &HashMap<Value, Vec<usize>>, pad: usize) -> Grouping<'a> {
     let mut whole: HashSet<Value> = HashSet::new();
     loop {
         let grouping = attempt(graph, wanted, given, &whole);

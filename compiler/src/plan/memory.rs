@@ -21,9 +21,8 @@ pub fn assign(plan: &mut Plan) {
             slot.rows == buffer.rows && taken.iter().all(|t| life.0 > t.1 || life.1 < t.0)
         };
         // Of the slots that are free, the one that wastes or grows least.
-        let best = (0..slots.len())
-            .filter(|&s| fits(&slots[s]))
-            .min_by_key(|&s| slots[s].0.row_bytes.abs_diff(row_bytes));
+        let best =
+            (0..slots.len()).filter(|&s| fits(&slots[s])).min_by_key(|&s| slots[s].0.row_bytes.abs_diff(row_bytes));
         let s = best.unwrap_or_else(|| {
             slots.push((Slot { rows: buffer.rows, row_bytes: 0 }, Vec::new()));
             slots.len() - 1

@@ -426,9 +426,15 @@ impl Plan {
         })
     }
 
-    /// Bytes of the arena for these sizes: exactly what an executor allocates.
+    /// Bytes of memory for these sizes: exactly what an executor allocates for values.
     pub fn memory(&self, sizes: &Sizes) -> usize {
-        self.slots.iter().map(|s| s.row_bytes * s.rows.count(sizes)).sum::<usize>() + ARENA_SLACK
+        self.slots.iter().map(|s| s.row_bytes * s.rows.count(sizes) + ARENA_SLACK).sum()
+    }
+
+    /// Whether some stage writes a parameter where it stands.
+    pub fn writes_parameters(&self) -> bool {
+        let held: Vec<BufferId> = self.parameters.iter().map(|p| p.spans[0].access.buffer).collect();
+        self.stages().any(|(s, _)| s.writes.iter().any(|w| held.contains(&w.buffer)))
     }
 
     /// Floating-point operations of the products of one run: two for each multiply-add.
@@ -450,9 +456,7 @@ impl Plan {
 impl Work {
     fn flops_per_row(&self) -> usize {
         match self {
-            Work::Kernel(Kernel { tile: Some(tile), .. }) => {
-                tile.products.iter().map(|p| 2 * p.k * tile.n).sum()
-            }
+            Work::Kernel(Kernel { tile: Some(tile), .. }) => tile.products.iter().map(|p| 2 * p.k * tile.n).sum(),
             Work::ReduceProduct { a, b, pairs, .. } => 2 * a.len * b.len / pairs,
             Work::MatrixRows { m, k, n, .. } => 2 * m * k * n,
             Work::MatMul { mkn: [m, k, n], .. } => 2 * m * k * n,
@@ -461,5 +465,5 @@ impl Work {
     }
 }
 
-/// Bytes behind the arena: vector loads may read past the end of the last row.
+/// Bytes behind every slot: vector loads may read past the end of the last row.
 pub const ARENA_SLACK: usize = 512;

@@ -163,9 +163,7 @@ impl Plan {
             Source::Node(i) => seen(format!("%{i}")),
             Source::Product(i) => format!("p{i}"),
             Source::Constant(c) => format!("{c}"),
-            Source::Memory(a) => {
-                seen(self.span(&Span { access: stage.reads[a], offset: read.offset, len: node.len }))
-            }
+            Source::Memory(a) => seen(self.span(&Span { access: stage.reads[a], offset: read.offset, len: node.len })),
         }
     }
 }

@@ -80,6 +80,14 @@ pub struct GemmCall<E> {
 /// meanwhile. The machine must have the instruction set of the [`Kernels`] the function is from.
 pub type GemmFn<E> = unsafe extern "C" fn(*const GemmCall<E>);
 
+/// Computes one [`GemmCall`] whose A is stored in tiles of [`tile::TILE_ROWS`] rows, and meanwhile
+/// fetches cache lines that will be needed next: the arguments after the call are `a_tile`, `hint` and
+/// `hint_k` of [`tile::drive`].
+///
+/// # Safety
+/// As [`GemmFn`]; the hint need not be valid.
+type TiledFn<E> = unsafe extern "C" fn(*const GemmCall<E>, usize, *const E, usize);
+
 /// The kernels of one instruction set for one element type.
 #[derive(Debug)]
 pub struct Kernels<E: 'static> {
@@ -89,9 +97,8 @@ pub struct Kernels<E: 'static> {
     pub nr: usize,
     /// The product.
     pub gemm: GemmFn<E>,
-    /// The product with A stored in tiles of [`tile::TILE_ROWS`] rows; the second argument is the
-    /// distance between tiles.
-    tiled: unsafe extern "C" fn(*const GemmCall<E>, usize),
+    /// The product with A stored in tiles, for [`reduce_product`].
+    tiled: TiledFn<E>,
 }
 
 impl<E: Element> Kernels<E> {
@@ -143,14 +150,19 @@ macro_rules! candidate {
         $(#[target_feature(enable = $features)])?
         unsafe extern "C" fn gemm(call: *const GemmCall<$element>) {
             // SAFETY: the caller's promise; the features are enabled here.
-            unsafe { tile::drive::<$vector, false, $vectors>(&*call, 0) }
+            unsafe { tile::drive::<$vector, false, $vectors>(&*call, 0, std::ptr::null(), 0) }
         }
         /// # Safety
-        /// See [`GemmFn`]; A is stored in tiles `a_tile` elements apart.
+        /// See [`TiledFn`].
         $(#[target_feature(enable = $features)])?
-        unsafe extern "C" fn tiled(call: *const GemmCall<$element>, a_tile: usize) {
+        unsafe extern "C" fn tiled(
+            call: *const GemmCall<$element>,
+            a_tile: usize,
+            hint: *const $element,
+            hint_k: usize,
+        ) {
             // SAFETY: the caller's promise; the features are enabled here.
-            unsafe { tile::drive::<$vector, true, $vectors>(&*call, a_tile) }
+            unsafe { tile::drive::<$vector, true, $vectors>(&*call, a_tile, hint, hint_k) }
         }
         Candidate {
             supported: $supported,

@@ -112,10 +112,8 @@ fn turn_columns<E: Element>(
                 let from = (first + j + column) * matrix.n_stride + k;
                 line.copy_from_slice(&matrix.src[from..from + SIDE]);
             }
-            for row in 0..SIDE {
-                let turned: [E; SIDE] = std::array::from_fn(|column| block[column][row]);
-                let to = (k + row) * nr + j;
-                dst[to..to + SIDE].copy_from_slice(&turned);
+            for (row, line) in dst[k * nr..].chunks_mut(nr).take(SIDE).enumerate() {
+                line[j..j + SIDE].copy_from_slice(&block.map(|column| column[row]));
             }
         }
     }

@@ -25,9 +25,6 @@ const MIN_UNITS: usize = 16;
 const MIN_BLOCK: usize = 48;
 /// Rows of C up to which packing B costs more than it saves: one or two tiles.
 const UNPACKED_ROWS: usize = 2 * TILE_ROWS;
-/// Panels of B packed together: a few neighbouring cache lines of each row, where single ones would
-/// each wait for memory.
-const GROUP: usize = 4;
 /// Rows that [`reduce_rows`] adds at a time: few enough for their pages to stay mapped.
 const SUM_ROWS: usize = 32;
 /// Bytes in a cache line, to which the packed blocks are aligned.
@@ -77,8 +74,8 @@ impl<E: Element> ReduceProduct<E> {
     pub fn scratch_len(&self, kernels: &Kernels<E>) -> usize {
         let chunk = k_chunk::<E>(kernels.nr);
         let block = self.block_rows(kernels);
-        // The packed A, one packed group of B, the ragged panel of C, and room to align.
-        block * chunk + chunk * GROUP * kernels.nr + block * kernels.nr + 3 * LINE
+        // The packed A, one packed panel of B, the ragged panel of C, and room to align.
+        block * chunk + chunk * kernels.nr + block * kernels.nr + 3 * LINE
     }
 }
 
@@ -133,7 +130,7 @@ unsafe fn reduce_block<E: Element>(
     let nr = kernels.nr;
     let chunk_rows = k_chunk::<E>(nr);
     let (packed_a, scratch) = aligned(scratch, rows.len().next_multiple_of(TILE_ROWS) * chunk_rows);
-    let (packed_b, scratch) = aligned(scratch, chunk_rows * GROUP * nr);
+    let (packed_b, scratch) = aligned(scratch, chunk_rows * nr);
     let (ragged_c, _) = aligned(scratch, rows.len() * nr);
 
     // The last panel may reach past C: it lives in scratch until all chunks are in.
@@ -141,11 +138,12 @@ unsafe fn reduce_block<E: Element>(
     let ragged_panel = (ragged != 0 && panels.end * nr > job.n).then(|| panels.end - 1);
     let full_end = panels.end - usize::from(ragged_panel.is_some());
     // SAFETY: rows of C, cut to its columns, and rows of the scratch copy.
-    let c_row = |row: usize| unsafe { job.c.add((rows.start + row) * job.ldc + job.n - ragged) };
+    let ragged_row =
+        |row: usize| unsafe { job.c.add((rows.start + row) * job.ldc + job.n - ragged) };
     if ragged_panel.is_some() && job.accumulate {
         for (row, copy) in ragged_c.chunks_exact_mut(nr).enumerate() {
             // SAFETY: `ragged` elements remain in this row of C.
-            let old = unsafe { std::slice::from_raw_parts(c_row(row), ragged) };
+            let old = unsafe { std::slice::from_raw_parts(ragged_row(row), ragged) };
             copy[..ragged].copy_from_slice(old);
         }
     }
@@ -171,28 +169,32 @@ unsafe fn reduce_block<E: Element>(
         };
         let mut panel = panels.start;
         while panel < panels.end {
-            let source = job.b.wrapping_add(start * job.ldb + panel * nr);
+            let source_of =
+                |start: usize, panel: usize| job.b.wrapping_add(start * job.ldb + panel * nr);
             let is_ragged = ragged_panel == Some(panel);
-            // Full panels go in groups; the ragged one goes alone, to another C.
-            let group = if is_ragged { 1 } else { GROUP.min(full_end - panel) };
+            let packs = is_ragged || rows.len() > UNPACKED_ROWS;
+            let group = if packs { 1 } else { full_end - panel };
+            let (b, b_k) = if packs {
+                let width = if is_ragged { ragged } else { nr };
+                // SAFETY: the chunk's rows of B are readable in the panel's columns.
+                unsafe { pack_panel(source_of(start, panel), job.ldb, width, steps, nr, packed_b) };
+                (packed_b.as_ptr(), nr)
+            } else {
+                (source_of(start, panel), job.ldb)
+            };
             let (c, c_row) = if is_ragged {
                 (ragged_c.as_mut_ptr(), nr)
             } else {
-                (job.c.wrapping_add(rows.start * job.ldc + panel * nr), job.ldc)
-            };
-            let (b, b_panel, b_k) = if rows.len() <= UNPACKED_ROWS && !is_ragged {
-                (source, nr, job.ldb)
-            } else {
-                let width = if is_ragged { ragged } else { group * nr };
-                // SAFETY: the chunk's rows of B are readable in the group's columns.
-                unsafe { pack_panels(source, job.ldb, width, steps, nr, packed_b) };
-                (packed_b.as_ptr(), steps * nr, nr)
+                (
+                    job.c.wrapping_add(rows.start * job.ldc + panel * nr),
+                    job.ldc,
+                )
             };
             let call = GemmCall {
                 segments: &segment,
                 segment_count: 1,
                 b,
-                b_panel,
+                b_panel: nr,
                 b_k,
                 c,
                 c_row,
@@ -201,10 +203,17 @@ unsafe fn reduce_block<E: Element>(
                 panels: group,
                 accumulate: usize::from(job.accumulate || start > 0),
             };
+            panel += group;
+            // The rows of B that will be packed next. They lie far apart, so waiting for them then
+            // would cost more than the packing itself.
+            let hint = if panel < panels.end {
+                source_of(start, panel)
+            } else {
+                source_of(start + steps, panels.start)
+            };
             // SAFETY: A and B are the packed chunk (or whole panels of B itself), C is the scratch
             // copy or whole panels of C.
-            unsafe { (kernels.tiled)(&call, TILE_ROWS * steps) };
-            panel += group;
+            unsafe { (kernels.tiled)(&call, TILE_ROWS * steps, hint, job.ldb) };
         }
         start += steps;
         if start == job.rows {
@@ -215,7 +224,7 @@ unsafe fn reduce_block<E: Element>(
     if ragged_panel.is_some() {
         for (row, copy) in ragged_c.chunks_exact(nr).enumerate() {
             // SAFETY: `ragged` elements remain in this row of C.
-            unsafe { std::ptr::copy_nonoverlapping(copy.as_ptr(), c_row(row), ragged) };
+            unsafe { std::ptr::copy_nonoverlapping(copy.as_ptr(), ragged_row(row), ragged) };
         }
     }
 }
@@ -255,12 +264,11 @@ unsafe fn pack_tiles<E: Element>(
     }
 }
 
-/// Packs `steps` rows of `width` columns into panels of `nr`, one behind the other, filling the last
-/// one with zeros.
+/// Packs `steps` rows of `width` columns into one panel of `nr`, filling it up with zeros.
 ///
 /// # Safety
 /// `b[r*ldb + j]` is readable for `r < steps`, `j < width`.
-unsafe fn pack_panels<E: Element>(
+unsafe fn pack_panel<E: Element>(
     b: *const E,
     ldb: usize,
     width: usize,
@@ -268,15 +276,28 @@ unsafe fn pack_panels<E: Element>(
     nr: usize,
     packed: &mut [E],
 ) {
-    for r in 0..steps {
-        // SAFETY: the caller's promise.
-        let row = unsafe { std::slice::from_raw_parts(b.wrapping_add(r * ldb), width) };
-        let mut to = r * nr;
-        for columns in row.chunks(nr) {
-            let (copied, zeros) = packed[to..to + nr].split_at_mut(columns.len());
-            copied.copy_from_slice(columns);
-            zeros.fill(E::default());
-            to += steps * nr;
+    // A full panel of a usual width, with a length the compiler knows.
+    unsafe fn full<E: Element, const NR: usize>(b: *const E, ldb: usize, rows: &mut [[E; NR]]) {
+        for (r, row) in rows.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *row = unsafe { b.wrapping_add(r * ldb).cast::<[E; NR]>().read() };
+        }
+    }
+    let packed = &mut packed[..steps * nr];
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (nr, width == nr) {
+            (4, true) => full(b, ldb, packed.as_chunks_mut::<4>().0),
+            (8, true) => full(b, ldb, packed.as_chunks_mut::<8>().0),
+            (16, true) => full(b, ldb, packed.as_chunks_mut::<16>().0),
+            (32, true) => full(b, ldb, packed.as_chunks_mut::<32>().0),
+            _ => {
+                for (r, row) in packed.chunks_exact_mut(nr).enumerate() {
+                    let from = std::slice::from_raw_parts(b.wrapping_add(r * ldb), width);
+                    row[..width].copy_from_slice(from);
+                    row[width..].fill(E::default());
+                }
+            }
         }
     }
 }

@@ -19,6 +19,11 @@
 //! chunks of k (so that one panel's chunk of B stays in the first-level cache), panels, tiles of
 //! rows. With a single tile of rows nothing of B is used twice and k is not cut.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "rows, panels and vectors index several arrays and addresses at once"
+)]
+
 use super::vector::Vector;
 use super::{GemmCall, Segment};
 
@@ -87,6 +92,9 @@ struct Corner<E> {
     a_row: usize,
     b: *const E,
     c: *mut E,
+    /// An address to prefetch at each step of k, and how far it then moves.
+    hint: *const E,
+    hint_k: usize,
 }
 
 /// Computes one tile over one chunk. `TILED` says how `a_row` is meant; see [`drive`].
@@ -102,6 +110,7 @@ unsafe fn tile<T: Vector, const TILED: bool, const V: usize, const M: usize, con
     let call = chunk.call;
     let (b_panel, b_k) = (call.b_panel, call.b_k);
     let mut b = corner.b;
+    let mut hint = corner.hint;
     let mut left = chunk.steps;
     let mut place = chunk.start;
     // SAFETY: every pointer below is `corner` moved by fewer than `M` rows, `P` panels and
@@ -165,6 +174,10 @@ unsafe fn tile<T: Vector, const TILED: bool, const V: usize, const M: usize, con
                         }
                     }
                 }
+                if TILED {
+                    T::prefetch(hint);
+                    hint = hint.wrapping_add(corner.hint_k);
+                }
                 a = a.wrapping_add(ak);
                 b = b.wrapping_add(b_k);
             }
@@ -211,7 +224,9 @@ fn panels_at_once(rows: usize) -> usize {
 /// Runs a whole call.
 ///
 /// With `TILED`, A is stored in tiles: rows `6i .. 6i+6` begin at `a + i·a_tile` and `am`, `ak` hold
-/// within them. Otherwise A is strided throughout and `a_tile` is not used.
+/// within them; and while the first tile runs, the cache lines at `hint`, `hint + hint_k`, … are
+/// fetched, one for each step of k. Otherwise A is strided throughout and the other arguments are not
+/// used.
 ///
 /// # Safety
 /// The machine has `T`'s instructions, and the call describes memory as [`GemmCall`] demands.
@@ -219,6 +234,8 @@ fn panels_at_once(rows: usize) -> usize {
 pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
     call: &GemmCall<T::Element>,
     a_tile: usize,
+    hint: *const T::Element,
+    hint_k: usize,
 ) {
     let nr = V * T::LANES;
     let mut total = 0;
@@ -274,6 +291,9 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
                         a_row: if TILED { m / TILE_ROWS * a_tile } else { m },
                         b: call.b.wrapping_add(panel * call.b_panel + k * call.b_k),
                         c: call.c.wrapping_add(panel * call.c_panel + m * call.c_row),
+                        // The later tiles ask for what they have, which is cheaper than a branch.
+                        hint: if m == 0 { hint } else { call.b },
+                        hint_k: if m == 0 { hint_k } else { 0 },
                     };
                     macro_rules! shapes {
                         ($(($m:literal, $p:literal))*) => {

@@ -123,8 +123,9 @@ pub const HALF_PI: [f64; 3] = [
     2.0222662487959506e-21,
 ];
 
-/// The first 256 fraction bits of 2/pi, most significant word first.
-pub const TWO_OVER_PI: [u64; 4] = [
+/// 2/pi to 256 fraction bits, most significant word first; its integer part is word 0.
+pub const TWO_OVER_PI: [u64; 5] = [
+    0x0000000000000000,
     0xa2f9836e4e441529,
     0xfc2757d1f534ddc0,
     0xdb6295993c439041,

@@ -12,7 +12,7 @@ The coefficients are then rounded one by one to the type that evaluates them;
 the error quoted beside each polynomial is measured after that rounding (but
 before the rounding of the evaluation itself).
 
-Needs mpmath. Run: python3 derive.py
+Needs mpmath. Run: python3 derive.py && cargo fmt
 """
 
 import struct
@@ -220,8 +220,9 @@ OUT.append(f"pub const HALF_PI: [f64; 3] = [{', '.join(repr(v) for v in cuts)}];
 mp.mp.dps = 120
 digits = int(mp.floor(2 / mp.pi * mp.mpf(2) ** 256))
 words = [(digits >> (64 * (3 - i))) & (2**64 - 1) for i in range(4)]
-OUT.append("/// The first 256 fraction bits of 2/pi, most significant word first.")
-OUT.append(f"pub const TWO_OVER_PI: [u64; 4] = [{', '.join(f'0x{v:016x}' for v in words)}];\n")
+words = [0] + words
+OUT.append("/// 2/pi to 256 fraction bits, most significant word first; its integer part is word 0.")
+OUT.append(f"pub const TWO_OVER_PI: [u64; 5] = [{', '.join(f'0x{v:016x}' for v in words)}];\n")
 
 head = (
     "//! Written by `derive.py`, which says what each polynomial is: edit that, not this.\n//!\n"

@@ -25,7 +25,7 @@ fn softplus(x: f64) -> f64 {
 /// with a fused multiply-add and put back to first order.
 fn normal_cdf(x: f64) -> f64 {
     // 1/√2 less its f64 value.
-    const REST: f64 = -4.833_646_656_726_458e-17;
+    const REST: f64 = -4.833_646_656_726_457e-17;
     let a = -x * std::f64::consts::FRAC_1_SQRT_2;
     let y = libm::erfc(a);
     if !(0.0..40.0).contains(&a) {

@@ -4,9 +4,10 @@
 use super::kernels::{self as k, Elementwise};
 use super::{Binary, Table, Unary};
 
-/// Elements worked on at a time. Long enough that LLVM vectorises the loop over
-/// them (a short one it would unroll into scalars first) with several vectors in
-/// flight, and of constant length, so that there is no scalar remainder.
+/// Elements worked on at a time: a constant, so that there is no scalar remainder;
+/// two AVX2 vectors, which is as many as the sixteen registers carry through these
+/// expressions without spilling. The loops over a block are too long for LLVM to
+/// unroll into scalars before it vectorises them.
 const BLOCK: usize = 16;
 
 /// `y[i] = K(x[i])`. The block is read before any of it is written, so that `y` may
@@ -26,6 +27,8 @@ unsafe fn map<K: Elementwise, const FMA: bool>(x: *const f32, y: *mut f32, n: us
         unsafe { y.add(i).cast::<[f32; BLOCK]>().write_unaligned(to) };
         i += BLOCK;
     }
+    // Apart from the loop: were the two to share the code for a block, it would go
+    // through memory.
     if i < n {
         let rest = n - i;
         let mut from = [0.0; BLOCK];

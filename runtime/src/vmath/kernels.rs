@@ -397,8 +397,9 @@ fn sin_cos<const FMA: bool>(x: f32, shift: u64) -> f32 {
     sin_quadrant::<FMA>(r, m.to_bits().wrapping_add(shift)) as f32
 }
 
-/// sin(x + shift π/2) for any x, after Payne and Hanek: of 2/π only the bits that
-/// can reach the fraction and the last two integer bits of x · 2/π are multiplied.
+/// sin(x + shift π/2) for |x| > [`TRIG_LIMIT`], after Payne and Hanek: of 2/π only
+/// the bits that can reach the fraction and the last two integer bits of x · 2/π are
+/// multiplied.
 fn sin_cos_large(x: f32, shift: u64) -> f32 {
     if !x.is_finite() {
         return f32::NAN;
@@ -408,20 +409,14 @@ fn sin_cos_large(x: f32, shift: u64) -> f32 {
     let mantissa = u128::from(bits & 0x007f_ffff | 0x0080_0000);
     let exponent = (bits >> 23) as i32 - 150;
     // Bits of 2/π of weight above 2^(2-exponent) give multiples of 4, whole turns:
-    // the window starts at the fraction bit of weight 2^(1-exponent) and is 104
-    // bits wide, so that its product with 24 bits of mantissa fits 128 and is a
-    // number of quarter turns, modulo 4, in units of 2^-102.
-    let start = exponent - 2;
-    let mut window = 0u128;
-    for i in 0..104 {
-        let at = start + i;
-        let bit = if at < 0 {
-            0
-        } else {
-            c::TWO_OVER_PI[at as usize / 64] >> (63 - at % 64) & 1
-        };
-        window = window << 1 | u128::from(bit);
-    }
+    // the window starts at the bit of weight 2^(1-exponent) and is 104 bits wide, so
+    // that its product with 24 bits of mantissa fits 128 and is a number of quarter
+    // turns, modulo 4, in units of 2^-102. The word of zeros that leads the table
+    // keeps the start from being negative: 59 <= start <= 166.
+    let start = (exponent + 62) as usize;
+    let word = |i: usize| u128::from(c::TWO_OVER_PI[start / 64 + i]);
+    let high = (word(0) << 64 | word(1)) << (start % 64);
+    let window = (high | word(2) >> 1 >> (63 - start % 64)) >> 24;
     // Drop whole turns: keep 104 bits, 2 of them integer, and round to a quadrant.
     let turns = (mantissa * window) << 24;
     let quadrant = (turns.wrapping_add(1 << 125) >> 126) as u64;

@@ -51,8 +51,11 @@
 //! * **sin, cos**: f64 lanes. A Cody–Waite reduction by π/2 in three pieces up to
 //!   2²⁰; larger arguments, if a block has any, are done one by one after Payne and
 //!   Hanek in integer arithmetic.
-//! * **pow**: f64 lanes; log2 by the series of atanh((m−1)/(m+1)), then 2^t. The
-//!   conversion to f32 does overflow, underflow and rounding.
+//! * **pow**: f64 lanes; log2 m as an odd polynomial in (m − 1)/(m + 1), then 2^t.
+//!   The conversion to f32 does overflow, underflow and rounding.
+//!
+//! The f64 versions (`double.rs`) call the standard library and `libm` element by
+//! element: they serve gradient checks, and are the truth the f32 ones are held to.
 
 mod coefficients;
 mod double;
@@ -69,8 +72,8 @@ mod tests;
 /// more. `y` may be `x`; otherwise the two must not overlap. The machine must have
 /// the instruction set of the [`Table`] the function came from.
 ///
-/// Any `n` is right; the f32 functions are at their best with a multiple of 32, and
-/// are meant for multiples of 16.
+/// Any `n` is right; the f32 functions are made for multiples of 16, and pay for a
+/// whole block of that length where less is left.
 pub type Unary<E> = unsafe extern "C" fn(x: *const E, y: *mut E, n: usize);
 
 /// `y[i] = f(x[i], z[i])` for `i < n`.

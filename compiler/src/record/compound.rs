@@ -1,0 +1,121 @@
+//! Functions that are short compositions of the op table: their derivatives, engines and fusions are those of the
+//! parts, so none of them is known to any later pass.
+
+use std::panic::Location;
+
+use super::expr::Expr;
+use super::pointwise::select;
+use crate::ir::Op;
+
+/// Activations.
+impl<'r> Expr<'r> {
+    /// x where x > 0, else `slope`·x.
+    #[track_caller]
+    pub fn leaky_relu(self, slope: f32) -> Expr<'r> {
+        select(self.gt(0.0), self, self * slope)
+    }
+
+    /// x where x > 0, else α(eˣ − 1). Clevert et al. (2016), "Fast and accurate deep network learning by
+    /// exponential linear units". Written max(x, 0) + α·expm1(min(x, 0)), so that nothing overflows.
+    #[track_caller]
+    pub fn elu(self, alpha: f32) -> Expr<'r> {
+        self.relu() + self.minimum(0.0).expm1() * alpha
+    }
+
+    /// x·Φ(x), with the normal distribution function itself, not its tanh approximation. Hendrycks & Gimpel (2016),
+    /// "Gaussian error linear units".
+    #[track_caller]
+    pub fn gelu(self) -> Expr<'r> {
+        self * self.normal_cdf()
+    }
+
+    /// x·σ(x), also called swish. Elfwing et al. (2018), "Sigmoid-weighted linear units".
+    #[track_caller]
+    pub fn silu(self) -> Expr<'r> {
+        self * self.sigmoid()
+    }
+
+    /// ln σ(x) = −softplus(−x)
+    #[track_caller]
+    pub fn log_sigmoid(self) -> Expr<'r> {
+        -(-self).softplus()
+    }
+}
+
+/// Along the last axis: probabilities and norms.
+///
+/// ```
+/// # use retrograd_compiler::ir::Program;
+/// # Program::record("doc", |p| {
+/// let (scores, values) = (p.input("scores", 7), p.input("values", [7, 16]));
+/// p.output("attended", scores.softmax().matmul(values)); // f32[B, 16]
+/// # })?;
+/// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+/// ```
+impl<'r> Expr<'r> {
+    /// exp(xᵢ) / Σⱼ exp(xⱼ)
+    #[track_caller]
+    pub fn softmax(self) -> Expr<'r> {
+        let Some(x) = self.along_last("softmax") else { return self.poisoned() };
+        let e = x.less_maximum().exp();
+        e / e.sum_last()
+    }
+
+    /// xᵢ − ln Σⱼ exp(xⱼ)
+    #[track_caller]
+    pub fn log_softmax(self) -> Expr<'r> {
+        let Some(x) = self.along_last("log_softmax") else { return self.poisoned() };
+        let x = x.less_maximum();
+        x - x.exp().sum_last().ln()
+    }
+
+    /// (x − μ) / √(σ² + ε) · gain + bias, with the mean μ and the (biased) variance σ² of the last axis.
+    /// Ba et al. (2016), "Layer normalization".
+    #[track_caller]
+    pub fn layer_norm(self, gain: Expr<'r>, bias: Expr<'r>, epsilon: f32) -> Expr<'r> {
+        let Some(x) = self.along_last("layer_norm") else { return self.poisoned() };
+        let centred = x - x.mean_last();
+        let variance = (centred * centred).mean_last();
+        centred / (variance + epsilon).sqrt() * gain + bias
+    }
+
+    /// x / √(mean(x²) + ε) · gain, with the mean of the last axis. Zhang & Sennrich (2019), "Root mean square layer
+    /// normalization".
+    #[track_caller]
+    pub fn rms_norm(self, gain: Expr<'r>, epsilon: f32) -> Expr<'r> {
+        let Some(x) = self.along_last("rms_norm") else { return self.poisoned() };
+        x / ((x * x).mean_last() + epsilon).sqrt() * gain
+    }
+
+    /// A value with a last axis, in the frame being recorded.
+    #[track_caller]
+    pub(super) fn along_last(self, name: &'static str) -> Option<Expr<'r>> {
+        let site = Location::caller();
+        let (x, ty) = self.floats_here(site, name)?;
+        if ty.shape.rank() == 0 {
+            self.fail(site, crate::error::RecordErrorKind::BadAxis { op: name, axis: 0, given: ty, rank: 0 });
+            return None;
+        }
+        Some(x)
+    }
+
+    /// x − max x, so that no exponential overflows. What is subtracted cancels in whatever it is used for, so no
+    /// derivative goes through it.
+    #[track_caller]
+    pub(super) fn less_maximum(self) -> Expr<'r> {
+        let site = Location::caller();
+        let axis = self.shape().rank().saturating_sub(1);
+        self - self.reduce(site, "max", axis, Op::Max).stop_gradient()
+    }
+
+    #[track_caller]
+    pub(super) fn sum_last(self) -> Expr<'r> {
+        self.reduce(Location::caller(), "sum", self.shape().rank().saturating_sub(1), Op::Sum)
+    }
+
+    #[track_caller]
+    fn mean_last(self) -> Expr<'r> {
+        let site = Location::caller();
+        self.sum_last().over(site, self.units())
+    }
+}

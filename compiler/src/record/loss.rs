@@ -1,0 +1,97 @@
+//! Losses: one number for each row. [`Recorder::minimize`](super::Recorder::minimize) takes the mean over rows;
+//! for anything else (sums, masks, weights) say so with the methods over rows, and minimise the result.
+//!
+//! Shapes must agree exactly: numpy's broadcast, so handy in formulas, hides mistakes in losses.
+
+use std::panic::Location;
+
+use super::Site;
+use super::expr::Expr;
+use crate::error::RecordErrorKind as Kind;
+use crate::ir::{DType, Op, Type};
+
+/// Losses.
+///
+/// ```
+/// # use retrograd_compiler::ir::Program;
+/// # Program::record("doc", |p| {
+/// let logits = p.affine("readout", p.sequence("x", 8), 10); // f32[T, B, 10]
+/// let label = p.labels_sequence("label"); // i32[T, B]
+/// let loss = logits.cross_entropy(label); // f32[T, B]
+/// p.output("per_sample", loss.mean_time());
+/// p.output("accuracy", logits.accuracy(label).mean_rows());
+/// p.minimize(loss); // its mean over steps and samples
+/// # })?;
+/// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+/// ```
+impl<'r> Expr<'r> {
+    /// −ln softmax(x)\[label\] along the last axis, x being logits: `[.., N], i32[..]`. A label that is an input is
+    /// checked at run time to be below N. More than one label a row: the mean of theirs.
+    #[track_caller]
+    pub fn cross_entropy(self, labels: Expr<'r>) -> Expr<'r> {
+        let site = Location::caller();
+        let Some((x, one_hot)) = self.labelled(site, "cross_entropy", labels) else { return self.poisoned() };
+        // ln Σ exp(x − m) − (x − m)[label]: the maximum m cancels.
+        let x = x.less_maximum();
+        let loss = x.exp().sum().ln() - (x * one_hot).sum();
+        loss.mean_features()
+    }
+
+    /// 1 where the largest feature is the labelled one, else 0; the mean where a row has more than one label.
+    #[track_caller]
+    pub fn accuracy(self, labels: Expr<'r>) -> Expr<'r> {
+        let site = Location::caller();
+        if self.labelled(site, "accuracy", labels).is_none() {
+            return self.poisoned();
+        }
+        self.argmax().to_float().eq(labels.to_float()).mean_features()
+    }
+
+    /// Mean of (x − target)² over the features of a row.
+    #[track_caller]
+    pub fn mse(self, target: Expr<'r>) -> Expr<'r> {
+        let Some((x, target)) = self.against(Location::caller(), "mse", target) else { return self.poisoned() };
+        (x - target).square().mean_features()
+    }
+
+    /// Mean of |x − target| over the features of a row.
+    #[track_caller]
+    pub fn mae(self, target: Expr<'r>) -> Expr<'r> {
+        let Some((x, target)) = self.against(Location::caller(), "mae", target) else { return self.poisoned() };
+        (x - target).abs().mean_features()
+    }
+
+    /// Mean of −t·ln σ(x) − (1 − t)·ln(1 − σ(x)) over the features of a row, x being logits and t in \[0, 1\].
+    /// Written softplus(x) − x·t, which neither overflows nor cancels.
+    #[track_caller]
+    pub fn binary_cross_entropy(self, target: Expr<'r>) -> Expr<'r> {
+        let site = Location::caller();
+        let Some((x, target)) = self.against(site, "binary_cross_entropy", target) else { return self.poisoned() };
+        (x.softplus() - x * target).mean_features()
+    }
+
+    /// Itself and a target of its shape.
+    fn against(self, site: Site, op: &'static str, target: Expr<'r>) -> Option<(Expr<'r>, Expr<'r>)> {
+        let x = self.floats_here(site, op);
+        let ((x, given), (target, other)) = (x?, target.here(site)?);
+        if !other.is_float() || other.shape != given.shape {
+            self.fail(site, Kind::BadTarget { op, given, wanted: "a float target of the same shape", other });
+            return None;
+        }
+        Some((x, target))
+    }
+
+    /// Itself and its labels as one-hot rows.
+    #[track_caller]
+    fn labelled(self, site: Site, op: &'static str, labels: Expr<'r>) -> Option<(Expr<'r>, Expr<'r>)> {
+        let x = self.along_last(op);
+        let (x, (labels, other)) = (x?, labels.here(site)?);
+        let (_, given) = x.here(site)?;
+        if other.dtype != DType::I32 || other.shape.0 != given.shape.leading() {
+            let wanted = Type::int(given.extent, given.shape.leading());
+            self.fail(site, Kind::BadLabels { given, wanted, labels: other });
+            return None;
+        }
+        Some((x, labels.apply(site, Op::OneHot(given.shape.last()), &[])))
+    }
+}

@@ -1,0 +1,295 @@
+//! [`Recorder`]: a program while it is recorded.
+
+use std::ops::Deref;
+use std::panic::Location;
+
+use super::Site;
+use super::expr::{Expr, Value};
+use super::recording::{Recording, list_names};
+use super::scope::Scope;
+use super::step::{self, Step, StepResult};
+use crate::error::{Place, RecordErrorKind as Kind};
+use crate::ir::{self, Axis, Extent, Op, Shape, Type, Update};
+
+/// A program while it is recorded: its inputs, scans, outputs and objective. Parameters and layers without state are
+/// methods of [`Scope`], to which it dereferences.
+pub struct Recorder<'r> {
+    scope: Scope<'r>,
+}
+
+impl<'r> Deref for Recorder<'r> {
+    type Target = Scope<'r>;
+    fn deref(&self) -> &Scope<'r> {
+        &self.scope
+    }
+}
+
+/// Inputs: what each run is given, by name.
+///
+/// A program has one time axis unless it [makes more](Recorder::axis). Declaring an input again with the same type
+/// gives the same value.
+impl<'r> Recorder<'r> {
+    pub(super) fn new(recording: &'r Recording) -> Recorder<'r> {
+        Recorder { scope: Scope { recording } }
+    }
+
+    /// An input of any type.
+    #[track_caller]
+    pub fn declare(&self, name: &str, ty: Type) -> Expr<'r> {
+        let site = Location::caller();
+        if let Extent::Time(Axis(n)) = ty.extent {
+            // A type names an axis by number: those up to it are in use.
+            self.recording.with(|state| {
+                for i in state.program.axes.len()..=usize::from(n) {
+                    let name = if i == 0 { "time".to_string() } else { format!("time{i}") };
+                    state.axis(site, &name);
+                }
+            });
+        }
+        self.recording.make(|state| state.input(site, name, ty))
+    }
+
+    /// Floats at each step of each sample: `f32[T, B, ..]`.
+    #[track_caller]
+    pub fn sequence(&self, name: &str, shape: impl Into<Shape>) -> Expr<'r> {
+        self.time(Location::caller()).sequence(name, shape)
+    }
+
+    /// An integer at each step of each sample: `i32[T, B]`. Characters of a text, labels of steps.
+    #[track_caller]
+    pub fn labels_sequence(&self, name: &str) -> Expr<'r> {
+        self.time(Location::caller()).labels(name)
+    }
+
+    /// Floats of each sample: `f32[B, ..]`.
+    #[track_caller]
+    pub fn input(&self, name: &str, shape: impl Into<Shape>) -> Expr<'r> {
+        self.declare(name, Type::float(Extent::Batch, shape))
+    }
+
+    /// An integer of each sample: `i32[B]`.
+    #[track_caller]
+    pub fn labels(&self, name: &str) -> Expr<'r> {
+        self.declare(name, Type::int(Extent::Batch, ()))
+    }
+
+    /// Floats for the whole run: `f32[..]`.
+    #[track_caller]
+    pub fn shared(&self, name: &str, shape: impl Into<Shape>) -> Expr<'r> {
+        self.declare(name, Type::float(Extent::Shared, shape))
+    }
+
+    /// A time axis by name, for programs whose sequences differ in length: an encoder's and a decoder's. Asking again
+    /// for a name gives the same axis.
+    ///
+    /// ```
+    /// # use retrograd_compiler::ir::Program;
+    /// # Program::record("doc", |p| {
+    /// let (source, target) = (p.axis("source"), p.axis("target"));
+    /// let (x, y) = (source.sequence("x", 8), target.sequence("y", 8)); // f32[T, B, 8], f32[T1, B, 8]
+    /// # p.output("x", x); p.output("y", y);
+    /// # })?;
+    /// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+    /// ```
+    #[track_caller]
+    pub fn axis(&self, name: &str) -> TimeAxis<'r> {
+        let site = Location::caller();
+        let axis =
+            self.recording.with(|state| if state.check_name(site, name) { state.axis(site, name) } else { Axis(0) });
+        TimeAxis { recording: self.recording, axis }
+    }
+
+    /// The axis of programs that have one.
+    fn time(&self, site: Site) -> TimeAxis<'r> {
+        let axis = self.recording.with(|state| match state.program.axes.len() {
+            0 => state.axis(site, "time"),
+            _ => Axis(0),
+        });
+        TimeAxis { recording: self.recording, axis }
+    }
+}
+
+/// A time axis of a program.
+#[derive(Clone, Copy)]
+pub struct TimeAxis<'r> {
+    recording: &'r Recording,
+    axis: Axis,
+}
+
+impl<'r> TimeAxis<'r> {
+    /// Floats at each step of this axis and each sample.
+    #[track_caller]
+    pub fn sequence(self, name: &str, shape: impl Into<Shape>) -> Expr<'r> {
+        let (site, ty) = (Location::caller(), Type::float(Extent::Time(self.axis), shape));
+        self.recording.make(|state| state.input(site, name, ty))
+    }
+
+    /// An integer at each step of this axis and each sample.
+    #[track_caller]
+    pub fn labels(self, name: &str) -> Expr<'r> {
+        let (site, ty) = (Location::caller(), Type::int(Extent::Time(self.axis), ()));
+        self.recording.make(|state| state.input(site, name, ty))
+    }
+
+    /// A scan over this axis. Needed where the step reads no sequence, as a decoder that feeds on its own output.
+    #[track_caller]
+    pub fn scan<R: StepResult<'r>>(self, name: &str, step: impl FnOnce(&Step<'r>) -> R) -> R::Runs {
+        step::scan(self.recording, Location::caller(), name, (Some(self.axis), false), step)
+    }
+
+    /// A scan over this axis from the last step to the first.
+    #[track_caller]
+    pub fn scan_reverse<R: StepResult<'r>>(self, name: &str, step: impl FnOnce(&Step<'r>) -> R) -> R::Runs {
+        step::scan(self.recording, Location::caller(), name, (Some(self.axis), true), step)
+    }
+
+    /// Its number, which types carry.
+    pub fn number(self) -> Axis {
+        self.axis
+    }
+}
+
+/// Scans, results and updates.
+impl<'r> Recorder<'r> {
+    /// [`Scope::scope`], with all of a program's methods within.
+    #[track_caller]
+    pub fn scope<R>(&self, name: &str, part: impl FnOnce(&Self) -> R) -> R {
+        self.recording.scoped(Location::caller(), name, || part(self))
+    }
+
+    /// A loop over time: records one step. The name is a scope for the step's parameters: `lstm.gates.w`. It runs
+    /// over the time axis of the sequences that the step reads, or over the program's first if it reads none.
+    #[track_caller]
+    pub fn scan<R: StepResult<'r>>(&self, name: &str, step: impl FnOnce(&Step<'r>) -> R) -> R::Runs {
+        step::scan(self.recording, Location::caller(), name, (None, false), step)
+    }
+
+    /// A loop over time from the last step to the first.
+    #[track_caller]
+    pub fn scan_reverse<R: StepResult<'r>>(&self, name: &str, step: impl FnOnce(&Step<'r>) -> R) -> R::Runs {
+        step::scan(self.recording, Location::caller(), name, (None, true), step)
+    }
+
+    /// A named result of each run.
+    #[track_caller]
+    pub fn output(&self, name: &str, value: Expr<'r>) {
+        let site = Location::caller();
+        let value = self.recording.outer(site, value);
+        self.recording.with(|state| {
+            if !state.check_name(site, name) {
+                return;
+            }
+            if let Some(first) = state.program.output(name) {
+                let first = Place(state.program.graph.node(first).location);
+                let (role, name, taken) = ("output", name.to_string(), "an output");
+                return state.fail(site, Kind::NameTaken { role, name, taken, first });
+            }
+            if let Some(value) = value {
+                state.program.outputs.push((name.to_string(), value));
+            }
+        });
+    }
+
+    /// What training minimises: one number for the program, or one for each row, of which the mean over all rows is
+    /// taken (over samples, and over steps for a sequence).
+    #[track_caller]
+    pub fn minimize(&self, loss: Expr<'r>) {
+        let site = Location::caller();
+        let Some(value) = self.recording.outer(site, loss) else { return };
+        let ty = self.recording.with(|state| state.program.ty(value).clone());
+        if !ty.is_float() || ty.shape.rank() != 0 {
+            self.recording.fail(site, Kind::BadObjective { given: ty });
+            return;
+        }
+        self.recording.with(|state| {
+            if let Some(first) = state.program.objective {
+                let first = Place(state.program.graph.node(first).location);
+                return state.fail(site, Kind::ObjectiveTwice { first });
+            }
+            let graph = &mut state.program.graph;
+            graph.location = Some(site);
+            let mut value = value;
+            if ty.extent != Extent::Shared {
+                let sum = graph.add(Op::SumRows(Extent::Shared), &[value]);
+                let count = graph.add(Op::RowCount(ty.extent), &[]);
+                value = graph.binary(ir::Binary::Div, sum, count);
+            }
+            state.program.objective = Some(value);
+        });
+    }
+
+    /// A parameter, an input or an output by its full name, in this order.
+    #[track_caller]
+    pub fn value(&self, name: &str) -> Expr<'r> {
+        let site = Location::caller();
+        self.recording.make(|state| {
+            let program = &state.program;
+            let found = program.parameter(name).map(|p| p.value);
+            let found = found.or_else(|| program.input(name).map(|i| i.value)).or_else(|| program.output(name));
+            if found.is_none() {
+                let parameters = program.parameters.iter().map(|p| p.name.as_str());
+                let inputs = program.inputs.iter().map(|i| i.name.as_str());
+                let outputs = program.outputs.iter().map(|(n, _)| n.as_str());
+                let known = list_names("names", parameters.chain(inputs).chain(outputs));
+                state.fail(site, Kind::UnknownName { name: name.to_string(), known });
+            }
+            found.map(|value| Value { frame: 0, value })
+        })
+    }
+
+    /// A value of the program's graph, as passes know it: a gradient, the objective.
+    #[track_caller]
+    pub fn from_value(&self, value: ir::Value) -> Expr<'r> {
+        let site = Location::caller();
+        self.recording.make(|state| {
+            let graph = &state.program.graph;
+            if value.index() < graph.len() && !matches!(graph.op(value), Op::Scan(_)) {
+                return Some(Value { frame: 0, value });
+            }
+            let (program, len) = (state.program.name.clone(), graph.len());
+            state.fail(site, Kind::NoSuchValue { index: value.index(), program, len });
+            None
+        })
+    }
+
+    /// After each run, the target (a parameter or an input) holds the new value: what optimisers do to weights, and
+    /// how a state is carried from one window of a long sequence to the next.
+    ///
+    /// ```
+    /// # use retrograd_compiler::ir::Program;
+    /// # Program::record("doc", |p| {
+    /// let (x, h) = (p.sequence("x", 4), p.input("h", 4));
+    /// let run = p.scan("sum", |s| {
+    ///     let sum = s.state_from("sum", h);
+    ///     s.next(sum, sum + s.at(x))
+    /// });
+    /// p.update(h, run.last());
+    /// # })?;
+    /// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+    /// ```
+    #[track_caller]
+    pub fn update(&self, target: Expr<'r>, value: Expr<'r>) {
+        let site = Location::caller();
+        let (target, value) = (self.recording.outer(site, target), self.recording.outer(site, value));
+        let (Some(target), Some(value)) = (target, value) else { return };
+        self.recording.with(|state| {
+            let (Op::Parameter(name) | Op::Input(name)) = state.program.graph.op(target).clone() else {
+                return state.fail(site, Kind::BadUpdateTarget);
+            };
+            if state.program.updates.iter().any(|u| u.target == target) {
+                return state.fail(site, Kind::UpdateTwice { name });
+            }
+            let graph = &mut state.program.graph;
+            let (wanted, given) = (graph.ty(target).clone(), graph.ty(value).clone());
+            let fits = given.dtype == wanted.dtype && given.shape == wanted.shape;
+            let mut value = value;
+            if fits && given.extent < wanted.extent {
+                graph.location = Some(site);
+                value = graph.add(Op::Expand(wanted.extent), &[value]);
+            } else if given != wanted {
+                return state.fail(site, Kind::UpdateType { name, target: wanted, given });
+            }
+            state.program.updates.push(Update { target, value });
+        });
+    }
+}

@@ -1,0 +1,135 @@
+//! Over rows: samples and steps. The only ways to a narrower extent, apart from a scan's own results.
+
+use std::panic::Location;
+
+use super::Site;
+use super::expr::Expr;
+use crate::error::RecordErrorKind as Kind;
+use crate::ir::{Binary, Extent, Op, Type};
+
+/// Sums and means over samples and steps.
+///
+/// A *masked* one weighs each row: its mask is one number a row (or one a sample, for all of its steps), most often 0
+/// for padding and 1 for the rest. Where the weights sum to 0, a masked mean is 0/0, not a number.
+///
+/// ```
+/// # use retrograd_compiler::ir::Program;
+/// # Program::record("doc", |p| {
+/// let (y, target) = (p.sequence("y", 2), p.sequence("target", 2));
+/// let mask = p.sequence("mask", ()); // 0 where a sequence has ended
+/// let loss = y.mse(target); // f32[T, B]
+/// p.output("of each sample", loss.masked_mean_time(mask));
+/// p.minimize(loss.masked_mean(mask));
+/// # }).unwrap_err(); // a name has no spaces
+/// ```
+impl<'r> Expr<'r> {
+    /// Sum over all rows: of samples, and of steps if it is a sequence.
+    #[track_caller]
+    pub fn sum_rows(self) -> Expr<'r> {
+        self.over_rows(Location::caller(), "sum_rows", Extent::Shared, None, false)
+    }
+
+    /// Mean over all rows: of samples, and of steps if it is a sequence.
+    #[track_caller]
+    pub fn mean_rows(self) -> Expr<'r> {
+        self.over_rows(Location::caller(), "mean_rows", Extent::Shared, None, true)
+    }
+
+    /// Sum over the steps of each sample: `[T, B, ..] → [B, ..]`.
+    #[track_caller]
+    pub fn sum_time(self) -> Expr<'r> {
+        self.over_rows(Location::caller(), "sum_time", Extent::Batch, None, false)
+    }
+
+    /// Mean over the steps of each sample: `[T, B, ..] → [B, ..]`.
+    #[track_caller]
+    pub fn mean_time(self) -> Expr<'r> {
+        self.over_rows(Location::caller(), "mean_time", Extent::Batch, None, true)
+    }
+
+    /// Σ mask·x over all rows.
+    #[track_caller]
+    pub fn masked_sum(self, mask: Expr<'r>) -> Expr<'r> {
+        self.over_rows(Location::caller(), "masked_sum", Extent::Shared, Some(mask), false)
+    }
+
+    /// Σ mask·x / Σ mask over all rows.
+    #[track_caller]
+    pub fn masked_mean(self, mask: Expr<'r>) -> Expr<'r> {
+        self.over_rows(Location::caller(), "masked_mean", Extent::Shared, Some(mask), true)
+    }
+
+    /// Σ mask·x over the steps of each sample.
+    #[track_caller]
+    pub fn masked_sum_time(self, mask: Expr<'r>) -> Expr<'r> {
+        self.over_rows(Location::caller(), "masked_sum_time", Extent::Batch, Some(mask), false)
+    }
+
+    /// Σ mask·x / Σ mask over the steps of each sample.
+    #[track_caller]
+    pub fn masked_mean_time(self, mask: Expr<'r>) -> Expr<'r> {
+        self.over_rows(Location::caller(), "masked_mean_time", Extent::Batch, Some(mask), true)
+    }
+
+    /// The last step of a sequence: `[T, B, ..] → [B, ..]`.
+    #[track_caller]
+    pub fn last(self) -> Expr<'r> {
+        self.apply(Location::caller(), Op::Last, &[])
+    }
+
+    fn over_rows(self, site: Site, name: &'static str, to: Extent, mask: Option<Expr<'r>>, mean: bool) -> Expr<'r> {
+        let Some((x, ty)) = self.floats_here(site, name) else { return self.poisoned() };
+        let rows = match mask {
+            None => Some((x, ty.extent, None)),
+            Some(mask) => x.masked(site, name, &ty, mask),
+        };
+        let Some((x, from, mask)) = rows else { return self.poisoned() };
+        if from <= to {
+            let rule = match to {
+                Extent::Shared => "it has one row for all samples, so there is nothing to go over",
+                _ => "it goes over the steps of a sequence, and this is none",
+            };
+            return self.fail(site, Kind::BadExtent { op: name, given: ty, rule });
+        }
+        let sum = |x: Expr<'r>| x.apply(site, Op::SumRows(to), &[]);
+        if !mean {
+            return sum(x);
+        }
+        let weight = match (mask, x.home()) {
+            (Some(mask), _) => sum(mask),
+            (None, Ok(recording)) => {
+                // Rows of a batch value are those of its samples; steps are what a sequence has more.
+                let count = |extent| recording.apply(site, Op::RowCount(extent), &[]);
+                match to {
+                    Extent::Shared => count(from),
+                    _ => count(from).pointwise(site, Op::Binary(Binary::Div), &[count(to).into()]),
+                }
+            }
+            (None, Err(_)) => return self.poisoned(),
+        };
+        sum(x).pointwise(site, Op::Binary(Binary::Div), &[weight.into()])
+    }
+
+    /// mask·x, its extent, and the mask at that extent.
+    fn masked(
+        self,
+        site: Site,
+        op: &'static str,
+        ty: &Type,
+        mask: Expr<'r>,
+    ) -> Option<(Expr<'r>, Extent, Option<Expr<'r>>)> {
+        let (mask, other) = mask.here(site)?;
+        if !other.is_float() || other.shape.rank() != 0 {
+            let wanted = "one float for each row as its mask";
+            self.fail(site, Kind::BadTarget { op, given: ty.clone(), wanted, other });
+            return None;
+        }
+        let product = self.pointwise(site, Op::Binary(Binary::Mul), &[mask.into()]);
+        let (_, joint) = product.here(site)?;
+        let mask = match other.extent < joint.extent {
+            true => mask.apply(site, Op::Expand(joint.extent), &[]),
+            false => mask,
+        };
+        Some((product, joint.extent, Some(mask)))
+    }
+}

@@ -1,0 +1,232 @@
+//! [`Step`]: one step of a scan while it is recorded, and [`Run`]: the scan afterwards.
+
+use std::ops::Deref;
+use std::panic::Location;
+
+use super::Site;
+use super::expr::{Expr, Value};
+use super::recording::Recording;
+use super::scope::Scope;
+use crate::error::RecordErrorKind as Kind;
+use crate::ir::{Extent, Shape, Type};
+
+/// One step of a scan while it is recorded.
+///
+/// States are carried from step to step: [`state`](Step::state) is the value before the step, and each must be given
+/// the value after it, once, with [`next`](Step::next). Sequences are read at this step with [`at`](Step::at); other
+/// values from outside are used as they are. Everything in a step has a row for each sample.
+///
+/// ```
+/// # use retrograd_compiler::ir::Program;
+/// # Program::record("doc", |p| {
+/// let x = p.sequence("x", 16);
+/// // A leaky integrator, and where its state goes.
+/// let rate = p.affine("rate", p.input("about", 3), 16).sigmoid();
+/// let (all, energy) = p.scan("leak", |s| {
+///     let h = s.state("h", 16);
+///     let h1 = s.next(h, rate * h + (1.0 - rate) * s.at(x));
+///     (h1, h1.inner(h1))
+/// });
+/// p.output("trace", energy.all()); // f32[T, B]
+/// p.output("state", all.last()); // f32[B, 16]
+/// # })?;
+/// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+/// ```
+pub struct Step<'r> {
+    scope: Scope<'r>,
+}
+
+impl<'r> Deref for Step<'r> {
+    type Target = Scope<'r>;
+    fn deref(&self) -> &Scope<'r> {
+        &self.scope
+    }
+}
+
+impl<'r> Step<'r> {
+    pub(super) fn new(recording: &'r Recording) -> Step<'r> {
+        Step { scope: Scope { recording } }
+    }
+
+    /// [`Scope::scope`], also for the names of states: `run.state("layer1.h")`.
+    #[track_caller]
+    pub fn scope<R>(&self, name: &str, part: impl FnOnce(&Self) -> R) -> R {
+        self.recording.scoped(Location::caller(), name, || part(self))
+    }
+
+    /// A sequence's rows at this step: `[T, B, ..] → [B, ..]`.
+    #[track_caller]
+    pub fn at(&self, sequence: Expr<'r>) -> Expr<'r> {
+        let site = Location::caller();
+        // A value of this step is no sequence either, and better told so than that it is used outside of a step.
+        if let Some(given) = sequence.ty()
+            && sequence.value().is_some_and(|at| at.frame != 0)
+        {
+            let hint = "it is already a value of this step: use it as it is";
+            return self.recording.fail(site, Kind::NotASequence { given, hint });
+        }
+        let Some(value) = self.recording.outer(site, sequence) else { return sequence.poisoned() };
+        self.recording.make(|state| state.at(site, value))
+    }
+
+    /// A state that starts at 0, as it is before the step.
+    #[track_caller]
+    pub fn state(&self, name: &str, shape: impl Into<Shape>) -> Expr<'r> {
+        let (site, shape) = (Location::caller(), shape.into());
+        self.recording.make(|state| {
+            if !state.check_shape(site, &shape) {
+                return None;
+            }
+            state.program.graph.location = Some(site);
+            let zero = state.program.graph.constant(0.0, Type::float(Extent::Batch, shape));
+            state.state(site, name, zero)
+        })
+    }
+
+    /// A state that starts as a value from outside the scan: a parameter (the same start for all samples), an input,
+    /// the last state of another scan. Its shape and element type are that value's.
+    #[track_caller]
+    pub fn state_from(&self, name: &str, initial: Expr<'r>) -> Expr<'r> {
+        let site = Location::caller();
+        let Some(initial) = self.recording.outer(site, initial) else {
+            return self.recording.make(|_| None);
+        };
+        self.recording.make(|state| state.state(site, name, initial))
+    }
+
+    /// Gives a state its value after the step, once, and returns that value.
+    #[track_caller]
+    pub fn next(&self, state: Expr<'r>, value: Expr<'r>) -> Expr<'r> {
+        let site = Location::caller();
+        let value = self.recording.local(site, value.into());
+        let Some(state) = self.recording.local(site, state.into()) else {
+            return self.recording.make(|state| {
+                let frame = state.frame();
+                value.map(|value| Value { frame, value })
+            });
+        };
+        self.recording.make(|recorded| recorded.next(site, state, value))
+    }
+}
+
+/// What a step may return, and what its scan then gives: an [`Expr`] gives a [`Run`]; `()` gives [`States`]; tuples,
+/// arrays and vectors give the same of theirs.
+pub trait StepResult<'r> {
+    /// What the scan gives.
+    type Runs;
+    /// Replaces each expression by its run.
+    fn runs(self, give_out: &mut dyn FnMut(Option<Expr<'r>>) -> Run<'r>) -> Self::Runs;
+}
+
+impl<'r> StepResult<'r> for Expr<'r> {
+    type Runs = Run<'r>;
+    fn runs(self, give_out: &mut dyn FnMut(Option<Expr<'r>>) -> Run<'r>) -> Run<'r> {
+        give_out(Some(self))
+    }
+}
+impl<'r> StepResult<'r> for () {
+    type Runs = States<'r>;
+    fn runs(self, give_out: &mut dyn FnMut(Option<Expr<'r>>) -> Run<'r>) -> States<'r> {
+        States { run: give_out(None) }
+    }
+}
+impl<'r, R: StepResult<'r>, const N: usize> StepResult<'r> for [R; N] {
+    type Runs = [R::Runs; N];
+    fn runs(self, give_out: &mut dyn FnMut(Option<Expr<'r>>) -> Run<'r>) -> Self::Runs {
+        self.map(|r| r.runs(give_out))
+    }
+}
+impl<'r, R: StepResult<'r>> StepResult<'r> for Vec<R> {
+    type Runs = Vec<R::Runs>;
+    fn runs(self, give_out: &mut dyn FnMut(Option<Expr<'r>>) -> Run<'r>) -> Self::Runs {
+        self.into_iter().map(|r| r.runs(give_out)).collect()
+    }
+}
+macro_rules! tuples {
+    ($(($($r:ident $i:tt),*);)*) => { $(
+        impl<'r, $($r: StepResult<'r>),*> StepResult<'r> for ($($r,)*) {
+            type Runs = ($($r::Runs,)*);
+            fn runs(self, give_out: &mut dyn FnMut(Option<Expr<'r>>) -> Run<'r>) -> Self::Runs {
+                ($(self.$i.runs(give_out),)*)
+            }
+        }
+    )* };
+}
+tuples! {
+    (A 0, B 1);
+    (A 0, B 1, C 2);
+    (A 0, B 1, C 2, D 3);
+}
+
+/// A recorded scan, seen from one of the values that its step returned.
+#[derive(Clone, Copy)]
+pub struct Run<'r> {
+    recording: &'r Recording,
+    /// `None` where the scan was a mistake.
+    scan: Option<usize>,
+    /// `None` where the returned value was one, or where there was none.
+    output: Option<usize>,
+}
+
+impl<'r> Run<'r> {
+    /// The value at every step: `[T, B, ..]`.
+    #[track_caller]
+    pub fn all(self) -> Expr<'r> {
+        self.output(Location::caller(), Recording::all)
+    }
+
+    /// The value at the last step that ran: `[B, ..]`. That is step T − 1, or step 0 of a scan in reverse.
+    #[track_caller]
+    pub fn last(self) -> Expr<'r> {
+        self.output(Location::caller(), Recording::last)
+    }
+
+    /// A state after the last step, by its name: `"h"`, or `"layer1.h"` if it was made within a scope of the step.
+    #[track_caller]
+    pub fn state(self, name: &str) -> Expr<'r> {
+        let site = Location::caller();
+        match self.scan {
+            Some(scan) => self.recording.final_state(site, scan, name),
+            None => self.recording.make(|_| None),
+        }
+    }
+
+    fn output(self, site: Site, result: impl FnOnce(&'r Recording, Site, usize, usize) -> Expr<'r>) -> Expr<'r> {
+        match (self.scan, self.output) {
+            (Some(scan), Some(output)) => result(self.recording, site, scan, output),
+            _ => self.recording.make(|_| None),
+        }
+    }
+}
+
+/// A recorded scan whose step returned nothing: its states remain.
+#[derive(Clone, Copy)]
+pub struct States<'r> {
+    run: Run<'r>,
+}
+
+impl<'r> States<'r> {
+    /// A state after the last step, by its name. See [`Run::state`].
+    #[track_caller]
+    pub fn state(self, name: &str) -> Expr<'r> {
+        self.run.state(name)
+    }
+}
+
+/// Records a scan.
+pub(super) fn scan<'r, R: StepResult<'r>>(
+    recording: &'r Recording,
+    site: Site,
+    name: &str,
+    (axis, reverse): (Option<crate::ir::Axis>, bool),
+    step: impl FnOnce(&Step<'r>) -> R,
+) -> R::Runs {
+    let scan = recording.open(site, name, axis, reverse);
+    let result = step(&Step::new(recording));
+    let runs = result.runs(&mut |e| {
+        let output = e.and_then(|e| recording.give_out(site, e));
+        Run { recording, scan, output }
+    });
+    recording.close(site, scan);
+    runs
+}
