@@ -119,6 +119,25 @@ impl Program {
     /// The joint program: all of this one, and its objective's derivative with respect to each parameter `p` as the
     /// output `d.p`.
     ///
+    /// ```
+    /// use retrograd_compiler::interpret::{interpret, random_values};
+    /// use retrograd_compiler::ir::{Program, Sizes};
+    ///
+    /// let square = Program::parse(
+    ///     "program square {
+    ///       parameter w: f32 = normal(1)
+    ///       %0: f32 = mul w, w
+    ///       objective %0
+    ///     }",
+    /// )?;
+    /// let joint = square.backward()?;
+    /// let sizes = Sizes::new(1, 1);
+    /// let values = random_values(&joint, &sizes, 0);
+    /// let gradient = &interpret(&joint, &values, &sizes).outputs["d.w"];
+    /// assert_eq!(gradient.x[0].re, 2.0 * values["w"].x[0].re);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// There is no objective or it is not one number, or an output has such a name already.
     pub fn backward(&self) -> Result<Program, DifferentiateError> {
