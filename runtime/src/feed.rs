@@ -206,7 +206,7 @@ fn check_type(name: &str, view: &View, ty: &Type) -> Result<(), RunError> {
     Ok(())
 }
 
-fn check_range(name: &str, values: &ArrayViewD<i32>, bound: usize) -> Result<(), RunError> {
+pub(crate) fn check_range(name: &str, values: &ArrayViewD<i32>, bound: usize) -> Result<(), RunError> {
     let outside = |v: i32| usize::try_from(v).map_or(true, |v| v >= bound);
     let all_inside = match values.as_slice_memory_order() {
         Some(values) => !values.iter().any(|&v| outside(v)),

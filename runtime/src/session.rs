@@ -185,7 +185,8 @@ impl<E: Float> Session<E> {
         let port = &compiled.plan.inputs[i];
         self.check_input(port, true, values.len())?;
         if let Some(bound) = self.program.inputs[i].bound {
-            feed::check_values(&port.name, values, bound)?;
+            let view = ArrayViewD::from_shape(IxDyn(&[values.len()]), values).expect("one dimension");
+            feed::check_range(&port.name, &view, bound)?;
         }
         fill(&mut self.executor, port, values.iter().copied());
         Ok(())
