@@ -162,13 +162,18 @@ pub static COS: Row = unary(
 pub static POWI: Row = unary(
     "powi",
     scaled!(|g, x, y| {
-        let n = exponent(g.op(y));
-        let power = g.unary(Unary::Powi(n.saturating_sub(1)), x);
-        g.with_scalar(Binary::Mul, power, f64::from(n))
+        match exponent(g.op(y)) {
+            // x⁰ is constant at 0 too, where 0·x⁻¹ is not a number.
+            0 => g.scalar(0.0),
+            n => {
+                let power = g.unary(Unary::Powi(n.saturating_sub(1)), x);
+                g.with_scalar(Binary::Mul, power, f64::from(n))
+            }
+        }
     }),
     |op, a| {
-        let n = exponent(op);
-        a[0].chain(a[0].re.powi(n), f64::from(n) * a[0].re.powi(n.saturating_sub(1)))
+        let (x, n) = (a[0].re, exponent(op));
+        a[0].chain(x.powi(n), if n == 0 { 0.0 } else { f64::from(n) * x.powi(n.saturating_sub(1)) })
     },
 );
 
