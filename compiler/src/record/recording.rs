@@ -6,7 +6,6 @@
 //! it may be an operand of it.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
 
 use super::Site;
 use super::bounds;
@@ -538,15 +537,8 @@ impl State {
         }
         let mut scan = Scan::new(name, axis, body.reverse);
         scan.body = body.graph;
-        // States keep the names that the user gave them; what is read from outside gets numbers where they clash.
-        let mut taken: HashSet<String> = carries.iter().map(|c| c.name.clone()).collect();
-        let mut unique = |(_, port): (Value, Port)| {
-            let name = number_name(port.name, |n| taken.contains(n));
-            taken.insert(name.clone());
-            Port { name, value: port.value }
-        };
-        scan.captures = body.captures.into_iter().map(&mut unique).collect();
-        scan.each = body.each.into_iter().map(&mut unique).collect();
+        scan.captures = body.captures.into_iter().map(|(_, port)| port).collect();
+        scan.each = body.each.into_iter().map(|(_, port)| port).collect();
         scan.carries = carries;
         let node = graph.add(Op::Scan(Box::new(scan)), &operands);
         self.scans[recorded].node = Some(node);
@@ -573,8 +565,7 @@ impl State {
         }
         let s = self.scan(node);
         let state = s.carries.iter().find(|c| c.next == value).map(|c| c.name.clone());
-        let taken: HashSet<&str> = s.yields.iter().map(|p| p.name.as_str()).collect();
-        let name = number_name(state.unwrap_or_else(|| "y".to_string()), |n| taken.contains(n));
+        let name = state.unwrap_or_else(|| "y".to_string());
         s.yields.push(Port { name, value });
         let position = s.yields.len() - 1;
         let all = self.result(site, node, Op::Yield(position));
@@ -593,19 +584,10 @@ impl State {
         let s = self.scan(node);
         let mut state = s.carries.iter().position(|c| c.next == value);
         if let (None, Some(zero)) = (state, zero) {
-            let taken: HashSet<String> = s
-                .captures
-                .iter()
-                .chain(&s.each)
-                .map(|p| &p.name)
-                .chain(s.carries.iter().map(|c| &c.name))
-                .cloned()
-                .collect();
-            let name = number_name("y".to_string(), |n| taken.contains(n));
             let ty = s.body.ty(value).clone();
             s.body.location = Some(site);
             let leaf = s.body.leaf(Op::Carry(s.carries.len()), ty);
-            s.carries.push(Carry { name, value: leaf, next: value });
+            s.carries.push(Carry { name: "y".to_string(), value: leaf, next: value });
             state = Some(s.carries.len() - 1);
             self.program.graph.extend_operands(node, &[zero]);
         }
@@ -719,15 +701,6 @@ impl State {
         self.program.inputs.push(Input { name, value, bound: None });
         Some(Local { frame: 0, value })
     }
-}
-
-/// `name`, or the first of `name_1`, `name_2`, … that is free.
-fn number_name(name: String, taken: impl Fn(&str) -> bool) -> String {
-    if !taken(&name) {
-        return name;
-    }
-    let numbered = (1..).map(|i| format!("{name}_{i}")).find(|n| !taken(n));
-    numbered.expect("names are finite, numbers are not")
 }
 
 fn join_name(scopes: &[String], name: &str) -> String {
