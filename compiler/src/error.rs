@@ -301,6 +301,22 @@ pub enum RecordErrorKind {
         /// Type of what was given.
         given: Type,
     },
+    /// A scan whose axis does not follow from anything.
+    #[error(
+        "scan `{scan}` reads no sequence, so it must be said what it runs over with `p.axis(..).scan(..)`; {known}"
+    )]
+    WhichAxis {
+        /// Name of the scan.
+        scan: String,
+        /// Names of the axes.
+        known: String,
+    },
+    /// A state that starts from a value of the step.
+    #[error("the initial value of state `{name}` is computed within the step; compute it before the scan")]
+    InitialInStep {
+        /// Name of the state.
+        name: String,
+    },
     /// A state that starts from a whole sequence.
     #[error("state `{name}` cannot start from {given}: an initial value is one row for each sample, or one for all")]
     BadInitial {
