@@ -385,9 +385,9 @@ fn check_cell(
     let x = ran.rows("x");
     let mut all = Vec::new();
     let mut states = vec![vec![vec![0.0; 2]; states]; SIZES.1];
-    for row in 0..x.len() {
+    for (row, x) in x.iter().enumerate() {
         let sample = row % SIZES.1;
-        step(&x[row], &mut states[sample], &parameter);
+        step(x, &mut states[sample], &parameter);
         all.push(states[sample][0].clone());
     }
     let expected =

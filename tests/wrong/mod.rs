@@ -97,7 +97,6 @@ programs! {
     used_in_another_scan,
     used_outside_its_scan,
     value_of_another_program,
-    value_of_another_program_on_the_right,
     value_out_of_range,
     value_that_is_a_scan,
 }

@@ -3,7 +3,6 @@
 use retrograd::prelude::*;
 
 pub fn record(p: &Recorder<'_>) {
-    let x = p.sequence("x", 3);
     let run = p.scan("outer", |s| {
         let h = s.state("h", 3);
         let inner = p.scan("inner", |i| i.state("k", 0) + i.at(h));

@@ -69,7 +69,7 @@ impl State {
         }
         if let Some(input) = self.program.input(&name) {
             let first = Place(self.program.graph.node(input.value).location);
-            self.fail(site, Kind::NameTaken { role: "parameter", name, taken: "an input", first });
+            self.fail(site, Kind::NameTaken { role: "a parameter", name, taken: "an input", first });
             return None;
         }
         self.program.graph.location = Some(site);
@@ -105,7 +105,7 @@ impl State {
         }
         if let Some(parameter) = self.program.parameter(&name) {
             let first = Place(self.program.graph.node(parameter.value).location);
-            self.fail(site, Kind::NameTaken { role: "input", name, taken: "a parameter", first });
+            self.fail(site, Kind::NameTaken { role: "an input", name, taken: "a parameter", first });
             return None;
         }
         self.program.graph.location = Some(site);
@@ -138,7 +138,7 @@ fn init_rule(shape: &Shape, init: &Init) -> Option<String> {
         Init::Orthogonal(_) if shape.rank() < 2 => Some("an orthogonal matrix has at least two dimensions".to_string()),
         Init::Pieces(pieces) => {
             let n = shape.last();
-            if pieces.is_empty() || shape.rank() == 0 || n % pieces.len() != 0 {
+            if pieces.is_empty() || shape.rank() == 0 || !n.is_multiple_of(pieces.len()) {
                 return Some(format!("the last dimension must divide into {} equal pieces", pieces.len()));
             }
             let piece = shape.with_last(n / pieces.len());

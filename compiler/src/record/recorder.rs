@@ -173,7 +173,7 @@ impl<'r> Recorder<'r> {
             }
             if let Some(first) = state.program.output(name) {
                 let first = Place(state.program.graph.node(first).location);
-                let (role, name, taken) = ("output", name.to_string(), "an output");
+                let (role, name, taken) = ("another output", name.to_string(), "an output");
                 return state.fail(site, Kind::NameTaken { role, name, taken, first });
             }
             if let Some(value) = value {

@@ -9,11 +9,11 @@ use std::cell::RefCell;
 
 use super::Site;
 use super::bounds;
-use super::expr::{Expr, Operand, Value as Local};
+use super::expr::{Expr, Operand, Typed, Value as Local};
 use super::scans::{Body, Recorded};
 use crate::error::{RecordError, RecordErrorKind as Kind, RecordErrors};
 use crate::ir::scan::Port;
-use crate::ir::{Extent, Graph, Op, Program, Shape, Value};
+use crate::ir::{Extent, Graph, Op, Program, Shape, TypeError, Value};
 
 pub struct Recording {
     state: RefCell<State>,
@@ -73,6 +73,24 @@ impl Recording {
         };
         let at = self.own(site, e)?;
         self.with(|state| state.local(site, at))
+    }
+
+    /// [`local`](Recording::local) of an expression, with its type.
+    pub fn typed<'r>(&'r self, site: Site, e: Expr<'r>) -> Option<Typed<'r>> {
+        let value = self.local(site, e.into())?;
+        let (ty, local) = self.with(|state| (state.graph().ty(value).clone(), state.here(value)));
+        Some((Expr::new(self, Some(local)), ty))
+    }
+
+    /// [`typed`](Recording::typed) for what only works on floats, named for the error.
+    pub fn floats<'r>(&'r self, site: Site, op: &str, e: Expr<'r>) -> Option<Typed<'r>> {
+        let (x, ty) = self.typed(site, e)?;
+        if ty.is_float() {
+            return Some((x, ty));
+        }
+        let rule = "it works on floats; turn integers into floats with to_float, or look them up".to_string();
+        self.fail(site, TypeError { op: op.to_string(), given: vec![ty], rule });
+        None
     }
 
     /// A value of the program's graph; not one of a step.

@@ -218,6 +218,7 @@ impl State {
         body.states[i].next = Some((value, site));
         Some(self.here(value))
     }
+
     /// Makes the open body a scan node of the program.
     fn close(&mut self, site: Site) {
         let body = self.body.take().expect("closed once");
@@ -227,7 +228,7 @@ impl State {
             self.axis(site, DEFAULT_AXIS);
         } else if body.axis.is_none() && self.program.axes.len() > 1 {
             let known = list_names("time axes", self.program.axes.iter().map(String::as_str));
-            self.fail(site, Kind::WhichAxis { scan: name.clone(), known });
+            return self.fail(site, Kind::WhichAxis { scan: name, known });
         }
         let axis = body.axis.unwrap_or(Axis(0));
         for state in body.states.iter().filter(|s| s.next.is_none()) {
