@@ -12,6 +12,8 @@ const SIZES: (usize, usize) = (3, 2); // T, B
 fn record(body: impl for<'r> FnOnce(&Recorder<'r>)) -> Program {
     let program = Program::record("test", body).unwrap_or_else(|e| panic!("{e}"));
     program.verify().unwrap_or_else(|e| panic!("{e}\n{program}"));
+    let text = program.to_string();
+    assert_eq!(Program::parse(&text).expect("what is printed parses").to_string(), text);
     program
 }
 

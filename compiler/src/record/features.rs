@@ -58,7 +58,7 @@ impl<'r> Expr<'r> {
         }
     }
 
-    /// a bᵀ within each row: `[M], [N] → [M, N]`.
+    /// a bᵀ within each row: `[M], [N] → [M, N]`; the features of a matrix count as one vector, row-major.
     #[track_caller]
     pub fn outer(self, other: Expr<'r>) -> Expr<'r> {
         let site = Location::caller();

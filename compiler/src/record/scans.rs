@@ -46,6 +46,7 @@ struct Output {
     all: Option<Value>,
     last: Option<Value>,
 }
+
 impl Recording {
     /// Opens a body. The number of the scan, or `None` within another scan: then nothing is recorded until
     /// [`close`](Recording::close).
