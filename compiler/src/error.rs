@@ -431,3 +431,17 @@ impl fmt::Display for Place {
         }
     }
 }
+
+/// Code could not be generated.
+#[derive(Debug, thiserror::Error)]
+pub enum CodegenError {
+    /// Cranelift does not know this machine.
+    #[error("code cannot be generated for this machine: {0}")]
+    Machine(String),
+    /// No memory for code.
+    #[error("no memory for generated code: {0}")]
+    Memory(String),
+    /// Cranelift refused a function.
+    #[error("code generation failed: {0}")]
+    Module(String),
+}

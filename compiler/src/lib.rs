@@ -6,6 +6,7 @@ pub mod differentiate;
 pub mod error;
 pub mod interpret;
 pub mod ir;
+pub mod pipeline;
 pub mod plan;
 pub mod record;
 pub mod simplify;

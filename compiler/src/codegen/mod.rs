@@ -1,1 +1,200 @@
-//! Being written.
+//! Machine code for the kernels of a plan, through Cranelift.
+//!
+//! Cranelift's vectors are 128 bits wide, so the work that decides speed stays outside: the matrix micro-kernel and
+//! the vector maths are routines of the runtime, whose addresses come in a [`KernelTable`] and which are called once
+//! a tile or a row. What is generated is everything around them: which memory, which block, and the fused pointwise
+//! arithmetic on the tile while it is hot.
+//!
+//! A kernel is a C function of [`KernelFn`]'s type. It touches only rows `row0..row1`, panels `panel0..panel1` of
+//! the accesses its stage lists, and its scratch. [`CompiledKernels`] owns the code and frees it when it is dropped.
+
+mod emit;
+mod levels;
+mod memory;
+
+use std::time::Instant;
+
+use cranelift_codegen::Context;
+use cranelift_codegen::ir::{AbiParam, Signature, types};
+use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::settings::{self, Configurable};
+use cranelift_frontend::FunctionBuilderContext;
+use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
+use cranelift_module::{FuncId, Linkage, Module, default_libcall_names};
+
+pub use memory::CompiledKernels;
+
+use crate::error::CodegenError;
+use crate::ir::op::Unary;
+use crate::plan::{Kernel, Plan, Work};
+
+/// Float width of a compiled program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// For training and inference.
+    F32,
+    /// For checking gradients through the same generated code.
+    F64,
+}
+
+impl Precision {
+    /// Bytes of a float.
+    pub fn size(self) -> usize {
+        match self {
+            Precision::F32 => 4,
+            Precision::F64 => 8,
+        }
+    }
+}
+
+/// Routines of the runtime that generated code calls, for one precision.
+#[derive(Clone, Debug)]
+pub struct KernelTable {
+    /// Columns of a packed panel.
+    pub panel: usize,
+    /// Address of the matrix micro-kernel, `extern "C" fn(*const GemmCall)`.
+    pub gemm: usize,
+    /// Addresses of vector functions `extern "C" fn(x, y, n)`, n a multiple of 64 bytes of elements.
+    pub unary: Vec<(Unary, usize)>,
+    /// Address of `extern "C" fn(x, y, out, n)`: x to the power of y.
+    pub pow: usize,
+}
+
+/// One access of a stage, as a kernel sees it: element 0 of row 0 at step t is at `base + t·step`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RowBase {
+    /// Address at step 0.
+    pub base: *mut u8,
+    /// Bytes from a step to the next.
+    pub step: isize,
+}
+
+/// The type of a kernel: accesses, scratch, step, first and last row, first and last panel.
+pub type KernelFn = unsafe extern "C" fn(*const RowBase, *mut u8, usize, usize, usize, usize, usize);
+
+/// Facts about a kernel's code.
+#[derive(Clone, Debug, Default)]
+pub struct KernelInfo {
+    /// Scratch it needs, in bytes.
+    pub scratch: usize,
+    /// Bytes of machine code.
+    pub code_size: usize,
+    /// Cranelift's input, if asked for.
+    pub clif: Option<String>,
+    /// Machine code as text, if asked for.
+    pub disassembly: Option<String>,
+}
+
+/// Compiles all kernels of a plan. `texts` also keeps CLIF and disassembly of each.
+///
+/// # Errors
+/// If this machine cannot be compiled for, or memory for code cannot be had.
+pub fn compile(
+    plan: &Plan,
+    precision: Precision,
+    table: &KernelTable,
+    texts: bool,
+) -> Result<CompiledKernels, CodegenError> {
+    let started = Instant::now();
+    let isa = isa()?;
+    let fma = has_fma(&*isa);
+    let mut builder = JITBuilder::with_isa(isa, default_libcall_names());
+    let kernels: Vec<&Kernel> = plan
+        .stages()
+        .filter_map(|(s, _)| match &s.work {
+            Work::Kernel(k) => Some(k),
+            _ => None,
+        })
+        .collect();
+    // Each node becomes at most some dozens of instructions for each of a panel's vectors.
+    let nodes: usize = kernels.iter().map(|k| k.nodes.len() + 16).sum();
+    let reserve = (nodes * 16 * 1024).next_multiple_of(1 << 20).max(1 << 20);
+    let provider = ArenaMemoryProvider::new_with_size(reserve).map_err(|e| CodegenError::Memory(e.to_string()))?;
+    builder.memory_provider(Box::new(provider));
+    let mut module = JITModule::new(builder);
+    let mut functions: Vec<(FuncId, KernelInfo)> = Vec::new();
+    let mut context = module.make_context();
+    let mut builder_context = FunctionBuilderContext::new();
+    for (i, kernel) in kernels.iter().enumerate() {
+        let compiled = define(&mut module, &mut context, &mut builder_context, i, kernel, precision, table, fma, texts);
+        match compiled {
+            Ok(f) => functions.push(f),
+            Err(e) => {
+                // SAFETY: nothing has been called and no address has been given out.
+                unsafe { module.free_memory() };
+                return Err(e);
+            }
+        }
+    }
+    if let Err(e) = module.finalize_definitions() {
+        // SAFETY: as above.
+        unsafe { module.free_memory() };
+        return Err(CodegenError::Module(e.to_string()));
+    }
+    Ok(CompiledKernels::new(module, functions, started.elapsed()))
+}
+
+#[expect(clippy::too_many_arguments, reason = "the state of one compile")]
+fn define(
+    module: &mut JITModule,
+    context: &mut Context,
+    builder_context: &mut FunctionBuilderContext,
+    index: usize,
+    kernel: &Kernel,
+    precision: Precision,
+    table: &KernelTable,
+    fma: bool,
+    texts: bool,
+) -> Result<(FuncId, KernelInfo), CodegenError> {
+    let fail = |e: &dyn std::fmt::Display| CodegenError::Module(e.to_string());
+    let mut signature: Signature = module.make_signature();
+    signature.params = vec![AbiParam::new(types::I64); 7];
+    let id = module
+        .declare_function(&format!("retrograd_kernel_{index}"), Linkage::Local, &signature)
+        .map_err(|e| fail(&e))?;
+    context.func.signature = signature;
+    let config = module.target_config();
+    let scratch = emit::kernel(&mut context.func, builder_context, config, kernel, precision, table, fma);
+    let clif = texts.then(|| context.func.display().to_string());
+    context.set_disasm(texts);
+    module.define_function(id, context).map_err(|e| CodegenError::Module(format!("{e:?}")))?;
+    let code = context.compiled_code().expect("just compiled");
+    let info = KernelInfo {
+        scratch,
+        code_size: code.code_info().total_size as usize,
+        clif,
+        disassembly: if texts { code.vcode.clone() } else { None },
+    };
+    module.clear_context(context);
+    Ok((id, info))
+}
+
+fn isa() -> Result<OwnedTargetIsa, CodegenError> {
+    let mut flags = settings::builder();
+    let verifier = if cfg!(debug_assertions) { "true" } else { "false" };
+    for (name, value) in [
+        ("is_pic", "false"),
+        ("use_colocated_libcalls", "false"),
+        ("opt_level", "speed"),
+        ("enable_verifier", verifier),
+        ("unwind_info", "false"),
+    ] {
+        flags.set(name, value).map_err(|e| CodegenError::Machine(e.to_string()))?;
+    }
+    cranelift_native::builder()
+        .map_err(|e| CodegenError::Machine(e.to_string()))?
+        .finish(settings::Flags::new(flags))
+        .map_err(|e| CodegenError::Machine(e.to_string()))
+}
+
+/// Whether `fma` is one instruction; otherwise it would be a call for each lane.
+fn has_fma(isa: &dyn cranelift_codegen::isa::TargetIsa) -> bool {
+    match isa.triple().architecture {
+        target_lexicon::Architecture::X86_64 => {
+            let on = |name: &str| isa.isa_flags().iter().any(|f| f.name == name && f.as_bool() == Some(true));
+            on("has_avx") && on("has_fma")
+        }
+        _ => true,
+    }
+}

@@ -1,1 +1,206 @@
-//! Being written.
+//! Derivatives: linearise, then transpose.
+//!
+//! **Forward mode** is [`jvp`]: it walks the graph once and gives each value that depends on a seed its *tangent*, by
+//! the row of its op. The tangents are a linear program: every node of it is linear in the tangents it reads, with
+//! values of the primal graph as coefficients.
+//!
+//! **Reverse mode** is [`vjp`]: the linear program of fresh symbolic tangents is transposed, node by node from its end.
+//! Each linear op knows its transpose, so cotangents run from the results to the seeds; the linear program itself is
+//! dropped. [`gradient`] is the case of one shared scalar.
+//!
+//! A **scan** is linearised into two: the primal scan, which also writes the sequences that the derivative reads
+//! ([`residuals`] decides which), and a scan of tangents in the same direction. The transpose of that one is a scan in
+//! the opposite direction, in which captures and sums, sequences read and written, initial and final values have
+//! changed places.
+//!
+//! Both modes append nodes and leave the numbering of what was there; scans that are there may gain yields, behind
+//! those they have. The result is ordinary graph, so second order is doing it again. The type of a tangent and of a
+//! cotangent is the type of its value: extents included, which is where the sum of a weight's gradient over batch and
+//! time comes from. Work and size are linear in the graph, and the order of additions is fixed by the order of nodes.
+
+mod build;
+mod linearise;
+pub mod residuals;
+mod transpose;
+
+use std::collections::BTreeMap;
+use std::panic::Location;
+
+use crate::ir::types::{Extent, Type};
+use crate::ir::{Graph, Input, Op, Program, Value};
+
+pub use linearise::jvp;
+
+/// Why a program has no derivative program.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DifferentiateError {
+    /// Nothing was said to be minimised.
+    #[error("program `{program}` has no objective to differentiate; give it one with `minimize`")]
+    NoObjective {
+        /// Name of the program.
+        program: String,
+    },
+    /// The objective is not a single number.
+    #[error("the objective of program `{program}` is {given}; it must be one number, f32: sum or average it first")]
+    Objective {
+        /// Name of the program.
+        program: String,
+        /// Type of its objective.
+        given: Type,
+        /// Where it was made.
+        location: Option<&'static Location<'static>>,
+    },
+    /// A name that the derivative program needs is in use.
+    #[error("program `{program}` has the name `{name}` already, which its derivative would take; rename it")]
+    NameTaken {
+        /// Name of the program.
+        program: String,
+        /// The name.
+        name: String,
+    },
+}
+
+/// Cotangents of `wrt` for given cotangents of other values: (value, its cotangent) → one for each of `wrt`, of its
+/// type, zeros where no derivative arrives.
+///
+/// A value of `wrt` that another one depends on has the derivative along all paths.
+pub fn vjp(graph: &mut Graph, cotangents: &[(Value, Value)], wrt: &[Value]) -> Vec<Value> {
+    // The linear program lives in a scratch copy; only what its transpose needs comes back.
+    let mut work = graph.clone();
+    let primal = work.len();
+    let mut leaves = BTreeMap::new();
+    for &v in wrt {
+        let ty = work.ty(v).clone();
+        assert!(ty.is_float(), "derivatives are taken with respect to floats, not {ty}");
+        leaves.entry(v).or_insert_with(|| work.leaf(Op::Input("tangent".to_string()), ty));
+    }
+    let seeds: Vec<(Value, Value)> = leaves.iter().map(|(&v, &leaf)| (v, leaf)).collect();
+    let wanted: Vec<Value> = cotangents.iter().map(|&(v, _)| v).collect();
+    let tangents = jvp(&mut work, &seeds, &wanted);
+
+    let mut linear = vec![false; work.len()];
+    for leaf in leaves.values() {
+        linear[leaf.index()] = true;
+    }
+    for v in work.values().skip(primal) {
+        linear[v.index()] |= work.operands(v).iter().any(|o| linear[o.index()]);
+    }
+    let mut arrived = vec![None; work.len()];
+    for (tangent, &(v, ct)) in tangents.into_iter().zip(cotangents) {
+        assert_eq!(work.ty(v), work.ty(ct), "a cotangent has the type of its value");
+        if let Some(t) = tangent {
+            transpose::accumulate(&mut work, &mut arrived[t.index()], ct);
+        }
+    }
+    transpose::transpose(&mut work, &linear, &mut arrived);
+
+    for v in graph.values().filter(|&v| matches!(work.op(v), Op::Scan(_))) {
+        *graph.op_mut(v) = work.op(v).clone();
+    }
+    let arrived: Vec<Option<Value>> = wrt.iter().map(|v| arrived[leaves[v].index()]).collect();
+    let mut map: Vec<Option<Value>> = work.values().map(|v| (v.index() < primal).then_some(v)).collect();
+    build::copy_into(graph, &work, &mut map, arrived.iter().copied().flatten());
+    let zeros = |graph: &mut Graph, v: Value| graph.constant(0.0, graph.ty(v).clone());
+    arrived
+        .into_iter()
+        .zip(wrt)
+        .map(|(ct, &v)| ct.map_or_else(|| zeros(graph, v), |ct| map[ct.index()].expect("copied just now")))
+        .collect()
+}
+
+/// The derivative of a shared scalar with respect to each of `wrt`, of its type, zeros where there is no path.
+pub fn gradient(graph: &mut Graph, objective: Value, wrt: &[Value]) -> Vec<Value> {
+    assert_eq!(*graph.ty(objective), scalar(), "an objective is one number");
+    let one = graph.scalar(1.0);
+    vjp(graph, &[(objective, one)], wrt)
+}
+
+impl Program {
+    /// The joint program: all of this one, and its objective's derivative with respect to each parameter `p` as the
+    /// output `d.p`.
+    ///
+    /// ```
+    /// use retrograd_compiler::interpret::{interpret, random_values};
+    /// use retrograd_compiler::ir::{Program, Sizes};
+    ///
+    /// let square = Program::parse(
+    ///     "program square {
+    ///       parameter w: f32 = normal(1)
+    ///       %0: f32 = mul w, w
+    ///       objective %0
+    ///     }",
+    /// )?;
+    /// let joint = square.backward()?;
+    /// let sizes = Sizes::new(1, 1);
+    /// let values = random_values(&joint, &sizes, 0);
+    /// let gradient = &interpret(&joint, &values, &sizes).outputs["d.w"];
+    /// assert_eq!(gradient.x[0].re, 2.0 * values["w"].x[0].re);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// There is no objective or it is not one number, or an output has such a name already.
+    pub fn backward(&self) -> Result<Program, DifferentiateError> {
+        let program = || self.name.clone();
+        let objective = self.objective.ok_or_else(|| DifferentiateError::NoObjective { program: program() })?;
+        if *self.ty(objective) != scalar() {
+            let node = self.graph.node(objective);
+            let (given, location) = (node.ty.clone(), node.location);
+            return Err(DifferentiateError::Objective { program: program(), given, location });
+        }
+        let mut joint = self.clone();
+        let wrt: Vec<Value> = self.float_parameters().map(|(_, v)| v).collect();
+        let gradients = gradient(&mut joint.graph, objective, &wrt);
+        for ((name, _), ct) in self.float_parameters().zip(gradients) {
+            joint.add_output(format!("d.{name}"), ct)?;
+        }
+        Ok(joint)
+    }
+
+    /// The program of forward mode: all of this one, an input `dot.p` for the tangent of each float parameter `p`,
+    /// and the tangents along them of each float output `o` and of the objective as outputs `dot.o` and
+    /// `dot.objective`.
+    ///
+    /// # Errors
+    /// An input or output has such a name already.
+    pub fn jvp(&self) -> Result<Program, DifferentiateError> {
+        let mut joint = self.clone();
+        let mut seeds = Vec::new();
+        for (name, v) in self.float_parameters() {
+            let name = format!("dot.{name}");
+            if self.input(&name).is_some() {
+                return Err(DifferentiateError::NameTaken { program: self.name.clone(), name });
+            }
+            let value = joint.graph.leaf(Op::Input(name.clone()), self.ty(v).clone());
+            joint.inputs.push(Input { name, value, bound: None });
+            seeds.push((v, value));
+        }
+        let outputs = self.outputs.iter().filter(|(_, v)| self.graph.is_float(*v));
+        let objective = self.objective.map(|v| ("objective".to_string(), v));
+        let wanted: Vec<(String, Value)> = outputs.cloned().chain(objective).collect();
+        let values: Vec<Value> = wanted.iter().map(|(_, v)| *v).collect();
+        let tangents = jvp(&mut joint.graph, &seeds, &values);
+        for ((name, v), tangent) in wanted.into_iter().zip(tangents) {
+            let tangent = tangent.unwrap_or_else(|| joint.graph.constant(0.0, self.ty(v).clone()));
+            joint.add_output(format!("dot.{name}"), tangent)?;
+        }
+        Ok(joint)
+    }
+
+    fn float_parameters(&self) -> impl Iterator<Item = (&str, Value)> {
+        let parameters = self.parameters.iter().map(|p| (p.name.as_str(), p.value));
+        parameters.filter(|&(_, v)| self.graph.is_float(v))
+    }
+
+    fn add_output(&mut self, name: String, value: Value) -> Result<(), DifferentiateError> {
+        if self.output(&name).is_some() {
+            return Err(DifferentiateError::NameTaken { program: self.name.clone(), name });
+        }
+        self.outputs.push((name, value));
+        Ok(())
+    }
+}
+
+fn scalar() -> Type {
+    Type::float(Extent::Shared, ())
+}

@@ -24,6 +24,7 @@
 //! init      = number | word [ "(" number { "," number } ")" ] | "[" init { "," init } "]"
 //! ```
 
+mod block;
 mod tokens;
 
 use std::collections::HashMap;
@@ -32,7 +33,6 @@ use super::graph::{Graph, Value};
 use super::op::{Binary, Op, Unary};
 use super::print::{Ports, name as printed, role};
 use super::program::{Init, Input, Parameter, Program, Update};
-use super::scan::{Carry, Port, Scan};
 use super::types::{Axis, DType, Extent, Shape, Type};
 use tokens::{Kind, Place, tokens};
 
@@ -343,7 +343,11 @@ impl Parser {
             }
             "scan" => self.scan(scope)?,
             "output" => {
+                let at = self.place();
                 let name = self.name()?;
+                if program.output(&name).is_some() {
+                    return Err(at.error(format!("there is an output {} already", printed(&name))));
+                }
                 self.sign("=")?;
                 program.outputs.push((name, self.operand(scope)?));
             }
@@ -351,7 +355,13 @@ impl Parser {
                 if program.objective.is_some() {
                     return Err(place.error("there is one objective at most"));
                 }
-                program.objective = Some(self.operand(scope)?);
+                let at = self.place();
+                let value = self.operand(scope)?;
+                let ty = scope.graph.ty(value);
+                if *ty != Type::float(Extent::Shared, ()) {
+                    return Err(at.error(format!("the objective must be a shared float scalar, not {ty}")));
+                }
+                program.objective = Some(value);
             }
             "update" => {
                 let at = self.place();
@@ -359,7 +369,13 @@ impl Parser {
                 let target = scope.named.get(&name).copied();
                 let target = target.ok_or_else(|| at.error(format!("no parameter or input {}", printed(&name))))?;
                 self.sign("=")?;
-                program.updates.push(Update { target, value: self.operand(scope)? });
+                let at = self.place();
+                let value = self.operand(scope)?;
+                let (old, new) = (scope.graph.ty(target), scope.graph.ty(value));
+                if old != new {
+                    return Err(at.error(format!("{} of type {old} cannot become {new}", printed(&name))));
+                }
+                program.updates.push(Update { target, value });
             }
             _ => return Err(expected),
         }
@@ -529,152 +545,6 @@ impl Parser {
         }
         Ok(perm)
     }
-
-    fn scan(&mut self, outer: &mut Scope) -> Result<(), ParseError> {
-        let place = self.place();
-        let name = self.name()?;
-        let reverse = self.eat_word("reverse");
-        let axis = if self.eat_word("over") { self.axis()? } else { Axis(0) };
-        let mut block = Block {
-            scan: Scan::new(name.clone(), axis, reverse),
-            scope: Scope::default(),
-            captures: Vec::new(),
-            each: Vec::new(),
-            initial: Vec::new(),
-            next: Vec::new(),
-        };
-        self.sign("{")?;
-        self.end_of_line()?;
-        while *self.peek() != Kind::Sign("}") {
-            self.inner(&mut block, outer)?;
-            self.end_of_line()?;
-        }
-        let Block { mut scan, scope, captures, each, initial, next } = block;
-        for (carry, next) in scan.carries.iter_mut().zip(next) {
-            let missing = || self.place().error(format!("carry {} has no `next`", printed(&carry.name)));
-            carry.next = next.ok_or_else(missing)?;
-        }
-        self.next();
-        scan.body = scope.graph;
-        let v = outer.graph.add(Op::Scan(Box::new(scan)), &[captures, each, initial].concat());
-        match outer.scans.insert(name, v) {
-            None => Ok(()),
-            Some(_) => Err(place.error("there is a scan of this name already")),
-        }
-    }
-
-    fn inner(&mut self, block: &mut Block, outer: &mut Scope) -> Result<(), ParseError> {
-        if let Kind::Value(_) = self.peek() {
-            return self.statement(&mut block.scope);
-        }
-        let expected = self.expected("a line of a scan");
-        let Kind::Word(role) = self.next() else { return Err(expected) };
-        let place = self.place();
-        match role.as_str() {
-            "shared" | "batch" | "each" | "carry" => self.port(&role, block, outer),
-            "yield" | "sum" => {
-                let name = self.name()?;
-                self.sign("=")?;
-                let at = self.place();
-                let value = self.operand(&mut block.scope)?;
-                let ty = block.scope.graph.ty(value);
-                if role == "yield" && ty.extent != Extent::Batch {
-                    return Err(at.error(format!("{ty} has no row for each sample and cannot be yielded")));
-                }
-                let ports = if role == "yield" { &mut block.scan.yields } else { &mut block.scan.sums };
-                if ports.iter().any(|p| p.name == name) {
-                    return Err(place.error(format!("there is a {role} of this name already")));
-                }
-                ports.push(Port { name, value });
-                Ok(())
-            }
-            "next" => {
-                let name = self.name()?;
-                let i = block.scan.carries.iter().position(|c| c.name == name);
-                let i = i.ok_or_else(|| place.error(format!("no carry {} is above", printed(&name))))?;
-                self.sign("=")?;
-                let at = self.place();
-                let value = self.operand(&mut block.scope)?;
-                let (old, new) = (block.scope.graph.ty(block.scan.carries[i].value), block.scope.graph.ty(value));
-                if old != new {
-                    return Err(at.error(format!("the carry keeps its type {old}, which is not {new}")));
-                }
-                match block.next[i].replace(value) {
-                    None => Ok(()),
-                    Some(_) => Err(place.error("the carry has a `next` already")),
-                }
-            }
-            _ => Err(expected),
-        }
-    }
-
-    /// `each x: f32[B, 28] = rows`, and the same for captures and carries: a leaf of the body and what it reads.
-    fn port(&mut self, role: &str, block: &mut Block, outer: &mut Scope) -> Result<(), ParseError> {
-        let place = self.place();
-        let name = self.name()?;
-        let ty = match role {
-            "shared" | "batch" => self.ty_of_role(role)?,
-            "each" => self.ty_of_role("batch")?,
-            _ => {
-                self.sign(":")?;
-                let at = self.place();
-                let ty = self.ty()?;
-                if let Extent::Time(_) = ty.extent {
-                    return Err(at.error("a state has no time extent"));
-                }
-                ty
-            }
-        };
-        self.sign("=")?;
-        let at = self.place();
-        let scan = &mut block.scan;
-        let given = match role {
-            // A constant that a state starts from has the state's type.
-            "carry" => match self.eat_number()? {
-                Some(number) => outer.graph.constant(number, ty.clone()),
-                None => self.operand(outer)?,
-            },
-            _ => self.operand(outer)?,
-        };
-        let needed = if role == "each" { ty.at(Extent::Time(scan.axis)) } else { ty.clone() };
-        if *outer.graph.ty(given) != needed {
-            return Err(at.error(format!("expected a value of type {needed}, found {}", outer.graph.ty(given))));
-        }
-        let body = &mut block.scope.graph;
-        let value = match role {
-            "each" => {
-                let value = body.leaf(Op::Each(scan.each.len()), ty);
-                scan.each.push(Port { name: name.clone(), value });
-                block.each.push(given);
-                value
-            }
-            "carry" => {
-                let value = body.leaf(Op::Carry(scan.carries.len()), ty);
-                scan.carries.push(Carry { name: name.clone(), value, next: value });
-                block.initial.push(given);
-                block.next.push(None);
-                value
-            }
-            _ => {
-                let value = body.leaf(Op::Capture(scan.captures.len()), ty);
-                scan.captures.push(Port { name: name.clone(), value });
-                block.captures.push(given);
-                value
-            }
-        };
-        block.scope.declare(&name, value, place)
-    }
-}
-
-/// A scan while it is read.
-struct Block {
-    scan: Scan,
-    scope: Scope,
-    captures: Vec<Value>,
-    each: Vec<Value>,
-    initial: Vec<Value>,
-    /// Of each carry, once its `next` is read.
-    next: Vec<Option<Value>>,
 }
 
 impl Scope {

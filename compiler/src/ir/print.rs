@@ -16,6 +16,7 @@
 //!   %0: f32[T, B, 3] = yield all of total
 //!   %1: f32[B, 3] = final h of total
 //!   %2: f32[B, 1] = sum %1
+//!   output all = %0
 //!   output last = %2
 //! }
 //! ```

@@ -1,1 +1,469 @@
-//! Being written.
+//! The plan: which stages run in which order over which memory. What code generation and the executor work from.
+//!
+//! A **stage** runs over rows: those of the batch (inside a loop, at one step), or all rows of a time axis, or the
+//! one row of shared values. Most stages are **kernels**, which become machine code:
+//!
+//! - a *tile* kernel takes a block of rows and a few panels of features at a time. It runs the matrix micro-kernel
+//!   into a tile that stays in cache, then the pointwise work on that tile: all gates of a feature block lie side by
+//!   side. A tile kernel without products is plain pointwise work;
+//! - a *row* kernel takes one row at a time and may reduce along features (softmax, layer norm) and read its
+//!   values through views (slices, broadcasts, transposes).
+//!
+//! The others are few and move or sum data: packing weights, products that sum over rows (weight gradients), sums
+//! over rows, lookups and their scatter, strided copies.
+//!
+//! Every value that outlives its kernel has a **home**: a buffer, and which of its rows. A loop's state lives in a
+//! buffer of T + 1 blocks when its history is wanted (backward needs it), so that "h before" and "h after" step t
+//! are blocks t and t + 1 of the same memory and no copy is made.
+//!
+//! Memory: [`memory`] gives every buffer a slot such that buffers whose lives overlap never share one. Nothing here
+//! depends on T or B; the sizes of slots are formulas in them.
+
+mod build;
+mod group;
+mod kernel;
+mod memory;
+mod print;
+
+pub use build::plan;
+pub use kernel::{Kernel, KernelNode, KernelOp, Product, Read, Source, Tile};
+
+use crate::ir::types::{Axis, Extent, Sizes};
+
+/// What the plan must know of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Columns of a panel of the matrix micro-kernel.
+    pub panel: usize,
+    /// Bytes of a float.
+    pub float_size: usize,
+}
+
+impl Target {
+    /// Elements to which rows are padded: the widest thing that is ever loaded or stored at once.
+    pub fn pad(&self) -> usize {
+        self.panel.max(64 / self.float_size)
+    }
+
+    /// `n` rounded up to whole pads.
+    pub fn padded(&self, n: usize) -> usize {
+        n.next_multiple_of(self.pad())
+    }
+}
+
+/// Index of a buffer of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(pub usize);
+
+/// How many blocks of rows a buffer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rows {
+    /// One row.
+    One,
+    /// A row per sample.
+    Batch,
+    /// A row per step and sample.
+    Time(Axis),
+    /// A row per step and sample, and one block more: the history of a state.
+    History(Axis),
+}
+
+impl Rows {
+    /// Rows of a value's extent.
+    pub fn of(extent: Extent) -> Rows {
+        match extent {
+            Extent::Shared => Rows::One,
+            Extent::Batch => Rows::Batch,
+            Extent::Time(axis) => Rows::Time(axis),
+        }
+    }
+
+    /// Their number.
+    pub fn count(self, sizes: &Sizes) -> usize {
+        match self {
+            Rows::One => 1,
+            Rows::Batch => sizes.batch,
+            Rows::Time(axis) => sizes.batch * sizes.steps(axis),
+            Rows::History(axis) => sizes.batch * (sizes.steps(axis) + 1),
+        }
+    }
+}
+
+/// What keeps a buffer alive beyond the stages that name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing.
+    Run,
+    /// It holds its contents from run to run: parameters, inputs, packed weights.
+    Always,
+    /// It is read when the run is over.
+    Output,
+}
+
+/// A piece of memory: rows of equal width.
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    /// Name for texts.
+    pub name: String,
+    /// Number of rows.
+    pub rows: Rows,
+    /// Elements from one row to the next, padding included.
+    pub stride: usize,
+    /// Whether elements are 32-bit integers rather than floats.
+    pub integer: bool,
+    /// How long it must live.
+    pub keep: Keep,
+    /// The slot that [`memory`] gave it.
+    pub slot: usize,
+}
+
+/// A region of the arena that buffers with disjoint lives share.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// Number of rows.
+    pub rows: Rows,
+    /// Bytes of a row.
+    pub row_bytes: usize,
+}
+
+/// Which rows of a buffer a stage's row r at step t means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum At {
+    /// The one row.
+    Shared,
+    /// Row r, or row (block·B + r).
+    Row(usize),
+    /// Row (t + shift)·B + r.
+    Step(usize),
+    /// Row (T − back)·B + r.
+    FromEnd(Axis, usize),
+}
+
+/// Rows of a buffer as a stage reads or writes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Access {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// Its rows.
+    pub at: At,
+}
+
+/// Part of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Span {
+    /// The row.
+    pub access: Access,
+    /// First element.
+    pub offset: usize,
+    /// Number of elements.
+    pub len: usize,
+}
+
+/// A matrix within a shared row: element (k, n) is at `offset + k·k_stride + n·n_stride`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    /// The buffer's one row.
+    pub buffer: BufferId,
+    /// Its first element.
+    pub offset: usize,
+    /// Elements from k to k + 1.
+    pub k_stride: usize,
+    /// Elements from n to n + 1.
+    pub n_stride: usize,
+}
+
+/// The rows a stage runs over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Domain {
+    /// One.
+    Shared,
+    /// The batch.
+    Batch,
+    /// All steps at once.
+    Time(Axis),
+    /// All steps, one after another: some operand has a row per sample only.
+    EachStep(Axis),
+}
+
+/// What a stage does.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// Generated code.
+    Kernel(Kernel),
+    /// Rows of a shared matrix into panels of the micro-kernel's width, behind `k_offset` rows already there.
+    Pack {
+        /// Source.
+        from: Matrix,
+        /// Inner dimension.
+        k: usize,
+        /// Columns.
+        n: usize,
+        /// Packed buffer, panel after panel of `k_total` rows.
+        into: BufferId,
+        /// Inner dimension of the whole product.
+        k_total: usize,
+        /// First row of each panel to fill.
+        k_offset: usize,
+    },
+    /// c\[i, j\] = Σ over rows of a\[i\]·b\[j\].
+    ReduceProduct {
+        /// Left rows.
+        a: Span,
+        /// Right rows.
+        b: Span,
+        /// How many equal pairs each row holds, one behind another (leading dimensions).
+        pairs: usize,
+        /// Result, shared.
+        into: BufferId,
+        /// First element of the result.
+        offset: usize,
+        /// Elements from a result row to the next.
+        stride: usize,
+    },
+    /// Sums rows to a narrower extent.
+    ReduceRows {
+        /// Rows to sum.
+        from: Span,
+        /// Result: one row, or one per sample.
+        into: Span,
+    },
+    /// Rows times a packed matrix, where a row is itself a matrix of `m` rows.
+    MatrixRows {
+        /// Operand rows, m·k elements.
+        from: Span,
+        /// Result rows, m·n elements.
+        into: Span,
+        /// Rows within a row.
+        m: usize,
+        /// Inner dimension.
+        k: usize,
+        /// Columns.
+        n: usize,
+        /// Packed matrix.
+        packed: BufferId,
+    },
+    /// A product of two matrices within each row.
+    MatMul {
+        /// Left, (offset, row stride, column stride) after transposition.
+        a: Span,
+        /// Right.
+        b: Span,
+        /// Result.
+        into: Span,
+        /// Rows, inner dimension, columns.
+        mkn: [usize; 3],
+        /// Whether the left is stored transposed.
+        ta: bool,
+        /// Whether the right is.
+        tb: bool,
+    },
+    /// Rows of a table by index.
+    Gather {
+        /// Shared table.
+        table: Span,
+        /// Indices.
+        index: Span,
+        /// Result.
+        into: Span,
+        /// Features of a table row.
+        width: usize,
+    },
+    /// Sums rows into a table.
+    Scatter {
+        /// Indices.
+        index: Span,
+        /// Rows.
+        from: Span,
+        /// Shared table.
+        into: Span,
+        /// Features of a table row.
+        width: usize,
+    },
+    /// 1 at the index.
+    OneHot {
+        /// Indices.
+        index: Span,
+        /// Result.
+        into: Span,
+        /// Number of classes.
+        n: usize,
+    },
+    /// Position of the first maximum.
+    Argmax {
+        /// Scores.
+        from: Span,
+        /// Indices.
+        into: Span,
+        /// Scores of one maximum.
+        n: usize,
+    },
+    /// Integers as floats.
+    ToFloat {
+        /// Integers.
+        from: Span,
+        /// Floats.
+        into: Span,
+    },
+    /// A strided copy within rows: element (i₀, i₁, ..) of `dims`.
+    Copy {
+        /// Source row; element at Σ iₖ·strides[k] behind the offset.
+        from: Span,
+        /// Destination row, dense.
+        into: Span,
+        /// Loop.
+        dims: Vec<usize>,
+        /// Source strides.
+        strides: Vec<usize>,
+        /// Destination strides.
+        into_strides: Vec<usize>,
+    },
+    /// One number everywhere.
+    Fill {
+        /// Destination.
+        into: Span,
+        /// The number.
+        value: f64,
+    },
+    /// Zeros, and a value in the last step's rows.
+    PlaceLast {
+        /// A row per sample.
+        from: Span,
+        /// Sequence.
+        into: Span,
+        /// Its axis.
+        axis: Axis,
+    },
+}
+
+/// One step of a plan.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// Names of what it computes, for texts.
+    pub name: String,
+    /// Its rows.
+    pub domain: Domain,
+    /// What it does.
+    pub work: Work,
+    /// Rows it reads. A kernel names them by position.
+    pub reads: Vec<Access>,
+    /// Rows it writes, behind the reads in a kernel's numbering.
+    pub writes: Vec<Access>,
+    /// Whether it depends on nothing but parameters: run only when these have changed.
+    pub constant: bool,
+}
+
+/// A loop over time.
+#[derive(Clone, Debug)]
+pub struct Loop {
+    /// Name of the scan.
+    pub name: String,
+    /// Its axis.
+    pub axis: Axis,
+    /// Whether it runs from the last step to the first.
+    pub reverse: bool,
+    /// The stages of one step.
+    pub stages: Vec<Stage>,
+}
+
+/// A part of a plan.
+#[derive(Clone, Debug)]
+pub enum Unit {
+    /// A stage.
+    Stage(Stage),
+    /// A loop of stages.
+    Loop(Loop),
+}
+
+/// A named value at the boundary.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Name.
+    pub name: String,
+    /// Where it is; each row's features lie one behind another in these spans.
+    pub spans: Vec<Span>,
+    /// Extent.
+    pub extent: Extent,
+    /// Features.
+    pub shape: Vec<usize>,
+    /// Whether it is an integer.
+    pub integer: bool,
+}
+
+/// Stages in order, with their memory. See the module's text.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Name of the program.
+    pub name: String,
+    /// The machine it is for.
+    pub target: Target,
+    /// What runs, in order.
+    pub units: Vec<Unit>,
+    /// Memory.
+    pub buffers: Vec<Buffer>,
+    /// Regions of the arena.
+    pub slots: Vec<Slot>,
+    /// Parameters.
+    pub parameters: Vec<Port>,
+    /// Inputs.
+    pub inputs: Vec<Port>,
+    /// Outputs; the objective is named `objective`.
+    pub outputs: Vec<Port>,
+    /// New values of parameters and inputs, copied behind the run: (new value, which port, is it a parameter).
+    pub updates: Vec<(Port, usize, bool)>,
+    /// Numbers of rows that some kernel reads, filled in by the executor.
+    pub row_counts: Vec<(BufferId, Extent)>,
+}
+
+impl Plan {
+    /// All stages, with the axis of their loop.
+    pub fn stages(&self) -> impl Iterator<Item = (&Stage, Option<Axis>)> {
+        self.units.iter().flat_map(|unit| {
+            let (stages, axis) = match unit {
+                Unit::Stage(stage) => (std::slice::from_ref(stage), None),
+                Unit::Loop(l) => (&l.stages[..], Some(l.axis)),
+            };
+            stages.iter().map(move |s| (s, axis))
+        })
+    }
+
+    /// Bytes of memory for these sizes: exactly what an executor allocates for values.
+    pub fn memory(&self, sizes: &Sizes) -> usize {
+        self.slots.iter().map(|s| s.row_bytes * s.rows.count(sizes) + ARENA_SLACK).sum()
+    }
+
+    /// Whether some stage writes a parameter where it stands.
+    pub fn writes_parameters(&self) -> bool {
+        let held: Vec<BufferId> = self.parameters.iter().map(|p| p.spans[0].access.buffer).collect();
+        self.stages().any(|(s, _)| s.writes.iter().any(|w| held.contains(&w.buffer)))
+    }
+
+    /// Floating-point operations of the products of one run: two for each multiply-add.
+    pub fn flops(&self, sizes: &Sizes) -> usize {
+        self.stages()
+            .map(|(stage, axis)| {
+                let steps = axis.map_or(1, |a| sizes.steps(a));
+                let rows = match stage.domain {
+                    Domain::Shared => 1,
+                    Domain::Batch => sizes.batch,
+                    Domain::Time(a) | Domain::EachStep(a) => sizes.batch * sizes.steps(a),
+                };
+                steps * rows * stage.work.flops_per_row()
+            })
+            .sum()
+    }
+}
+
+impl Work {
+    fn flops_per_row(&self) -> usize {
+        match self {
+            Work::Kernel(Kernel { tile: Some(tile), .. }) => tile.products.iter().map(|p| 2 * p.k * tile.n).sum(),
+            Work::ReduceProduct { a, b, pairs, .. } => 2 * a.len * b.len / pairs,
+            Work::MatrixRows { m, k, n, .. } => 2 * m * k * n,
+            Work::MatMul { mkn: [m, k, n], .. } => 2 * m * k * n,
+            _ => 0,
+        }
+    }
+}
+
+/// Bytes behind every slot: vector loads may read past the end of the last row.
+pub const ARENA_SLACK: usize = 512;

@@ -1,1 +1,64 @@
-//! Being written.
+//! Rewrites that keep the meaning of a program and make it plainer.
+//!
+//! Each is a function from a program to a program and works on the top graph and on the bodies of scans alike.
+//! None changes names, parameters, inputs, outputs or types; results agree up to the rounding of reordered sums.
+//!
+//! | pass | what it does |
+//! |---|---|
+//! | [`algebra`] | folds constants, cancels, merges chains of views, turns sums of pads into concatenations |
+//! | [`split_products`] | `[a; b]·W = a·W_a + b·W_b`, and the like for the adjoints of products |
+//! | [`gather_sums`] | in a loop, sums first what is known before the loop runs |
+//! | [`distribute_slices`] | takes the slice of a pointwise value of the slices of its operands |
+//! | [`invariant`] | computes before a loop what no step changes |
+//! | [`ports`] | drops and merges what a scan reads, carries and gives in vain |
+//!
+//! All rest on [`rebuild`]: a walk over a graph that makes a new one in which no node occurs twice (value
+//! numbering) and of which nothing is kept that no root needs. [`simplify`] runs them until nothing changes.
+
+mod algebra;
+mod classes;
+mod constants;
+mod invariant;
+mod pads;
+mod ports;
+pub(crate) mod rebuild;
+mod slices;
+mod split;
+mod sums;
+mod views;
+
+pub use algebra::{algebra, erase_stop_gradient};
+pub(crate) use classes::{Class, classes, is_rowwise};
+pub use invariant::invariant;
+pub use ports::ports;
+pub use slices::distribute_slices;
+pub use split::split_products;
+pub use sums::gather_sums;
+
+use crate::ir::Program;
+use rebuild::fingerprint;
+
+/// More rounds than any program has needed; each removes at least one layer, so this bounds time, not results.
+const ROUNDS: usize = 12;
+
+/// Runs all rewrites of this module until none finds anything to do.
+///
+/// A second call changes nothing.
+pub fn simplify(program: &Program) -> Program {
+    let mut program = ports(program);
+    let mut before = fingerprint(&program);
+    for _ in 0..ROUNDS {
+        program = algebra(&program);
+        program = split_products(&program);
+        program = gather_sums(&program);
+        program = distribute_slices(&program);
+        program = invariant(&program);
+        program = ports(&program);
+        let after = fingerprint(&program);
+        if after == before {
+            break;
+        }
+        before = after;
+    }
+    program
+}

@@ -1,1 +1,215 @@
+//! Matrix products: the micro-kernels that generated code calls, packing, and the weight-gradient
+//! product.
+//!
+//! # Terms
+//!
+//! * **C = A·B**: A is `m × K`, B is `K × n`, C is `m × n`.
+//! * A **panel** is a group of [`Kernels::nr`] neighbouring columns of B and C. B is *packed* when
+//!   each panel lies on its own, row after row of `nr` elements; [`pack_b`] does that, filling the
+//!   columns past the end with zeros.
+//! * A **segment** is a run of the K dimension whose part of A lives in one place. A recurrent cell
+//!   multiplies `[x, h]` by one packed weight matrix without ever storing `[x, h]`: two segments.
+//! * The **weight gradient** `Aᵀ·B` sums over the rows of two tall matrices: [`reduce_product`]. A
+//!   bias gradient is the sum of the rows of one: [`reduce_rows`].
+//!
+//! # Invariants
+//!
+//! * Each element of C is one sum taken strictly in the order of k, starting from the old C when
+//!   accumulating. How many rows or panels are computed together, and on which threads, never
+//!   changes a bit. (Different instruction sets may differ: with fused multiply-add there is one
+//!   rounding per step, without there are two.)
+//! * All strides are in elements, not bytes. No pointer needs more than its element's alignment.
+//! * A micro-kernel reads and writes whole panels; matrices with a ragged last panel must be padded,
+//!   except in [`reduce_product`] and [`reduce_rows`], which write exactly the matrix they were given.
+//!
+//! # Choosing the instruction set
+//!
+//! The kernels are generic over the vector type; each instruction set has one thin entry point
+//! that turns its features on and has everything inlined into it. [`Kernels::detect`] picks the
+//! best one the machine can run, once, at run time.
 
+mod pack;
+mod reduce;
+mod tile;
+mod vector;
+
+#[cfg(test)]
+mod tests;
+
+pub use pack::{PackB, pack_b};
+pub use reduce::{ReduceProduct, ReduceRows, reduce_product, reduce_rows};
+
+/// A run of the K dimension of A: `A(m, k) = a[m*am + k*ak]` for `k` in `0..self.k`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<E> {
+    pub a: *const E,
+    pub am: usize,
+    pub ak: usize,
+    pub k: usize,
+}
+
+/// One product `C (+)= A·B`, as generated code lays it out in memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct GemmCall<E> {
+    /// The segments of A; the K dimension is their concatenation.
+    pub segments: *const Segment<E>,
+    pub segment_count: usize,
+    /// `B(p, k, j) = b[p*b_panel + k*b_k + j]`, `j` in `0..nr`; `k` counts through all segments.
+    pub b: *const E,
+    pub b_panel: usize,
+    pub b_k: usize,
+    /// `C(p, m, j) = c[p*c_panel + m*c_row + j]`, `j` in `0..nr`.
+    pub c: *mut E,
+    pub c_row: usize,
+    pub c_panel: usize,
+    /// Rows of A and C.
+    pub m: usize,
+    /// Panels of B and C.
+    pub panels: usize,
+    /// 0 for `C = A·B`, 1 for `C += A·B`.
+    pub accumulate: usize,
+}
+
+/// Computes one [`GemmCall`].
+///
+/// # Safety
+/// The call and all it points to must be valid: A and B readable, C writable and overlapping
+/// neither, for all rows, panels and steps of k that the call names. Nothing else may write to them
+/// meanwhile. The machine must have the instruction set of the [`Kernels`] the function is from.
+pub type GemmFn<E> = unsafe extern "C" fn(*const GemmCall<E>);
+
+/// Computes one [`GemmCall`] whose A is stored in tiles of [`tile::TILE_ROWS`] rows, and meanwhile
+/// fetches cache lines that will be needed next: the arguments after the call are `a_tile`, `hint` and
+/// `hint_k` of [`tile::drive`].
+///
+/// # Safety
+/// As [`GemmFn`]; the hint need not be valid.
+type TiledFn<E> = unsafe extern "C" fn(*const GemmCall<E>, usize, *const E, usize);
+
+/// The kernels of one instruction set for one element type.
+#[derive(Debug)]
+pub struct Kernels<E: 'static> {
+    /// The instruction set's name, for reports.
+    pub name: &'static str,
+    /// Columns of a panel.
+    pub nr: usize,
+    /// The product.
+    pub gemm: GemmFn<E>,
+    /// The product with A stored in tiles, for [`reduce_product`].
+    tiled: TiledFn<E>,
+}
+
+impl<E: Element> Kernels<E> {
+    /// The fastest kernels this machine can run.
+    pub fn detect() -> &'static Self {
+        Self::all_supported()
+            .next()
+            .expect("the portable kernels run everywhere")
+    }
+
+    /// All kernels this machine can run, the fastest first, the portable ones last.
+    pub fn all_supported() -> impl Iterator<Item = &'static Self> {
+        E::candidates()
+            .iter()
+            .filter(|candidate| (candidate.supported)())
+            .map(|candidate| &candidate.kernels)
+    }
+}
+
+/// Kernels, and the question whether this machine can run them.
+#[derive(Debug)]
+pub struct Candidate<E: 'static> {
+    supported: fn() -> bool,
+    kernels: Kernels<E>,
+}
+
+/// The element types there are kernels for: `f32` and `f64`.
+pub trait Element: Copy + Default + PartialEq + Send + Sync + sealed::Sealed + 'static {
+    /// One.
+    const ONE: Self;
+    #[doc(hidden)]
+    fn candidates() -> &'static [Candidate<Self>];
+    /// The sum, rounded once.
+    fn plus(self, other: Self) -> Self;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+/// Writes the two entry points of one instruction set and its table entry.
+macro_rules! candidate {
+    ($name:literal, $element:ty, $vector:ty, $vectors:literal, $supported:expr
+     $(, $features:literal)?) => {{
+        /// # Safety
+        /// See [`GemmFn`].
+        $(#[target_feature(enable = $features)])?
+        unsafe extern "C" fn gemm(call: *const GemmCall<$element>) {
+            // SAFETY: the caller's promise; the features are enabled here.
+            unsafe { tile::drive::<$vector, false, $vectors>(&*call, 0, std::ptr::null(), 0) }
+        }
+        /// # Safety
+        /// See [`TiledFn`].
+        $(#[target_feature(enable = $features)])?
+        unsafe extern "C" fn tiled(
+            call: *const GemmCall<$element>,
+            a_tile: usize,
+            hint: *const $element,
+            hint_k: usize,
+        ) {
+            // SAFETY: the caller's promise; the features are enabled here.
+            unsafe { tile::drive::<$vector, true, $vectors>(&*call, a_tile, hint, hint_k) }
+        }
+        Candidate {
+            supported: $supported,
+            kernels: Kernels {
+                name: $name,
+                nr: $vectors * <$vector as vector::Vector>::LANES,
+                gemm,
+                tiled,
+            },
+        }
+    }};
+}
+
+/// Implements [`Element`] with its table of kernels, the best first.
+macro_rules! element {
+    ($element:ty, $m512:ident, $m256:ident, $neon:ident) => {
+        impl Element for $element {
+            const ONE: Self = 1.0;
+            fn candidates() -> &'static [Candidate<Self>] {
+                #[cfg(target_arch = "x86_64")]
+                use std::arch::x86_64::{$m256, $m512};
+                #[cfg(target_arch = "aarch64")]
+                use std::arch::aarch64::$neon;
+                static TABLE: &[Candidate<$element>] = &[
+                    #[cfg(target_arch = "x86_64")]
+                    candidate!("avx512f", $element, $m512, 2,
+                        || is_x86_feature_detected!("avx512f"), "avx512f"),
+                    #[cfg(target_arch = "x86_64")]
+                    candidate!("avx2+fma", $element, $m256, 2,
+                        || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+                        "avx2,fma"),
+                    // 32 registers of 128 bits: 6 × 4 accumulators leave room for a row of B.
+                    #[cfg(target_arch = "aarch64")]
+                    candidate!("neon", $element, $neon, 4,
+                        || std::arch::is_aarch64_feature_detected!("neon"), "neon"),
+                    candidate!("portable", $element,
+                        vector::Portable<$element, { 16 / size_of::<$element>() }>, 2, || true),
+                ];
+                TABLE
+            }
+            #[inline(always)]
+            fn plus(self, other: Self) -> Self {
+                self + other
+            }
+        }
+    };
+}
+
+element!(f32, __m512, __m256, float32x4_t);
+element!(f64, __m512d, __m256d, float64x2_t);

@@ -59,7 +59,7 @@ impl Graph {
         self.binary(op, x, y)
     }
     /// y − x for a number y.
-    fn from_scalar(&mut self, y: f64, x: Value) -> Value {
+    fn scalar_minus(&mut self, y: f64, x: Value) -> Value {
         let y = self.scalar(y);
         self.binary(Binary::Sub, y, x)
     }
@@ -103,7 +103,7 @@ pub static TANH: Row = unary(
     "tanh",
     scaled!(|g, x, y| {
         let squared = g.binary(Binary::Mul, y, y);
-        g.from_scalar(1.0, squared)
+        g.scalar_minus(1.0, squared)
     }),
     // sech² by cosh, not by 1 − tanh²: an independent form.
     |_, a| a[0].chain(a[0].re.tanh(), a[0].re.cosh().powi(-2)),
@@ -111,7 +111,7 @@ pub static TANH: Row = unary(
 pub static SIGMOID: Row = unary(
     "sigmoid",
     scaled!(|g, x, y| {
-        let rest = g.from_scalar(1.0, y);
+        let rest = g.scalar_minus(1.0, y);
         g.binary(Binary::Mul, y, rest)
     }),
     |_, a| {

@@ -15,7 +15,7 @@ pub static SUM_ROWS: Row = Row {
     infer: |op, t| {
         let Op::SumRows(to) = *op else { unreachable!("the row of sum_rows") };
         let t = one(t)?;
-        if !t.is_float() || to >= t.extent || matches!(to, Extent::Time(_)) {
+        if !t.is_float() || to >= t.extent || t.extent.join(to).is_none() {
             return Err("it sums floats over rows to a narrower extent".to_string());
         }
         Ok(t.at(to))

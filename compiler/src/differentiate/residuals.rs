@@ -1,0 +1,98 @@
+//! Residuals: which values of a step are saved for its derivative, and which are computed again.
+//!
+//! Saving costs memory and its traffic, T rows a sample; computing again costs operations. Cheap pointwise work and
+//! moves of features are computed again; products, reductions, lookups and transcendental functions are saved. What a
+//! step has from outside costs nothing: sequences are read once more, and what depends on captures alone leaves the
+//! loop when work is hoisted.
+//!
+//! Computing a value again never saves more than saving the value itself would: where `a + b` is needed and neither
+//! `a` nor `b` otherwise, the sum is saved.
+
+use std::collections::BTreeSet;
+
+use crate::ir::scan::Scan;
+use crate::ir::types::{DType, Extent};
+use crate::ir::{Binary, Graph, Op, Unary, Value};
+
+/// How many nodes one coefficient may be computed again by before it counts as costly.
+const CHAIN: usize = 64;
+
+/// Chooses the values of `joint`, the body of `scan` with the derivative's nodes behind it, that the scan has to yield
+/// so that the `coefficients` (in order) can be had from those, the scan's yields, its sequences and its captures.
+pub fn choose(joint: &Graph, scan: &Scan, coefficients: &[Value]) -> BTreeSet<Value> {
+    // What can be had without another sequence: leaves from outside and what depends on nothing else, and yields.
+    let mut at_hand = vec![false; joint.len()];
+    let mut invariant = vec![false; joint.len()];
+    for v in joint.values() {
+        let i = v.index();
+        invariant[i] = match joint.op(v) {
+            Op::Each(_) | Op::Carry(_) => false,
+            op => op.is_leaf() || joint.operands(v).iter().all(|o| invariant[o.index()]),
+        };
+        at_hand[i] = invariant[i] || matches!(joint.op(v), Op::Each(_));
+    }
+    for port in &scan.yields {
+        at_hand[port.value.index()] = true;
+    }
+    // What the derivative's rules made is computed in the linear scan and nowhere else, whatever it is.
+    let costly = |v: Value| v.index() < scan.body.len() && !is_cheap(joint, v);
+    let mut saved = BTreeSet::new();
+    for &c in coefficients {
+        if !at_hand[c.index()] && costly(c) {
+            at_hand[c.index()] = true;
+            saved.insert(c);
+        }
+    }
+    for &c in coefficients {
+        // The chain between the coefficient and what is at hand or has to be saved for it.
+        let (mut chain, mut frontier, mut open) = (BTreeSet::new(), BTreeSet::new(), vec![c]);
+        let mut features = 0;
+        let must = is_unsavable(joint, c);
+        let mut worth = true;
+        while let Some(v) = open.pop().filter(|_| worth) {
+            if at_hand[v.index()] || chain.contains(&v) || frontier.contains(&v) {
+                continue;
+            }
+            if costly(v) {
+                features += joint.ty(v).shape.len();
+                frontier.insert(v);
+            } else {
+                chain.insert(v);
+                open.extend(joint.operands(v));
+            }
+            worth = must || (features <= joint.ty(c).shape.len() && chain.len() <= CHAIN);
+        }
+        if !worth {
+            frontier = BTreeSet::from([c]);
+            chain.clear();
+        }
+        for v in chain.into_iter().chain(frontier.iter().copied()) {
+            at_hand[v.index()] = true;
+        }
+        saved.extend(frontier);
+    }
+    saved
+}
+
+/// Whether a value is cheaper to compute again than to store and load.
+fn is_cheap(graph: &Graph, v: Value) -> bool {
+    match graph.op(v) {
+        Op::Unary(u) => match u {
+            Unary::Neg | Unary::Abs | Unary::Sign | Unary::Relu => true,
+            Unary::Powi(n) => (0..=4).contains(n),
+            _ => false,
+        },
+        Op::Binary(b) => *b != Binary::Pow,
+        Op::Select | Op::StopGradient | Op::ToFloat | Op::OneHot(_) => true,
+        Op::Broadcast(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Slice { .. } | Op::Pad { .. } => true,
+        Op::Concat(_) | Op::Expand(_) => true,
+        Op::Carry(_) => false,
+        _ => is_unsavable(graph, v),
+    }
+}
+
+/// A shared value has no sequence; expanded to a batch and averaged it is saved nevertheless, but not an integer.
+fn is_unsavable(graph: &Graph, v: Value) -> bool {
+    let ty = graph.ty(v);
+    ty.extent == Extent::Shared && ty.dtype == DType::I32
+}

@@ -1,0 +1,516 @@
+//! Which nodes run together in one stage.
+//!
+//! Works on one graph: the top level or a body. Shape ops are not work but **views** of the value behind them; a
+//! view that no reader can follow is made solid, a copy. What remains is put into groups, in an order that respects
+//! all dependences: products open tiles, pointwise nodes follow their operands into a tile or a row group,
+//! reductions along features live in row groups, everything else is a group of its own. Then pointwise nodes that
+//! only a later group reads sink into it, so that their values never reach memory.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::ir::op::Op;
+use crate::ir::types::{Extent, Shape};
+use crate::ir::{Graph, Value};
+
+/// A value as a view of another: feature (i₀, ..) of the value is feature `offset + Σ iₖ·strides[k]` of the base.
+#[derive(Clone, Debug)]
+pub struct View {
+    pub base: Value,
+    pub offset: usize,
+    pub strides: Vec<usize>,
+}
+
+impl View {
+    fn whole(v: Value, shape: &Shape) -> View {
+        View { base: v, offset: 0, strides: row_major(&shape.0) }
+    }
+
+    /// Whether the features lie one behind another.
+    pub fn is_dense(&self, shape: &Shape) -> bool {
+        is_dense(&shape.0, &self.strides)
+    }
+}
+
+/// Strides of a dense array.
+pub fn row_major(dims: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; dims.len()];
+    for d in (0..dims.len().saturating_sub(1)).rev() {
+        strides[d] = strides[d + 1] * dims[d + 1];
+    }
+    strides
+}
+
+/// Whether strides are those of a dense array; dimensions of 1 do not matter.
+pub fn is_dense(dims: &[usize], strides: &[usize]) -> bool {
+    let mut expected = 1;
+    for (&n, &s) in dims.iter().zip(strides).rev() {
+        if n != 1 && s != expected {
+            return false;
+        }
+        expected *= n;
+    }
+    true
+}
+
+/// What a node is to the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Known without work: leaves, results of scans, the last step of a sequence.
+    Given,
+    /// Another value seen differently.
+    View,
+    /// Feature by feature.
+    Pointwise,
+    /// Sum or maximum along features.
+    Reduce,
+    /// A row times a shared matrix.
+    Product,
+    /// A stage of its own.
+    Alone,
+    /// A loop.
+    Scan,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Products with pointwise work over the same n features.
+    Tile { n: usize },
+    /// Pointwise work and reductions, row by row.
+    Row { n: usize },
+    /// One node.
+    Alone,
+    /// A loop.
+    Scan,
+}
+
+/// Nodes that run together.
+#[derive(Clone, Debug)]
+pub struct Group {
+    pub kind: Kind,
+    pub extent: Extent,
+    /// In order.
+    pub members: Vec<Value>,
+}
+
+/// A graph analysed and grouped.
+pub struct Grouping<'a> {
+    pub graph: &'a Graph,
+    pub live: Vec<bool>,
+    pub class: Vec<Class>,
+    pub views: Vec<View>,
+    pub groups: Vec<Group>,
+    /// Group of each value that has one.
+    pub group_of: Vec<Option<usize>>,
+    /// Columns that each product takes at a time.
+    pub unit: Vec<usize>,
+    /// Readers of each base value, through views: (reader, operand position).
+    pub readers: Vec<Vec<(Value, usize)>>,
+    /// Values that must be in memory for a reader outside the graph.
+    pub wanted: HashSet<Value>,
+}
+
+fn base_class(g: &Graph, v: Value) -> Class {
+    match g.op(v) {
+        op if op.is_leaf() => Class::Given,
+        Op::Yield(_) | Op::Final(_) | Op::Total(_) | Op::Last => Class::Given,
+        Op::Slice { .. } | Op::Reshape(_) | Op::Transpose(_) | Op::Broadcast(_) | Op::Expand(_) => Class::View,
+        Op::StopGradient => Class::View,
+        Op::Scan(_) => Class::Scan,
+        Op::ToFloat => Class::Alone,
+        Op::Sum(_) | Op::Max(_) => Class::Reduce,
+        Op::Dot | Op::DotNt if g.ty(g.operands(v)[0]).shape.rank() == 1 => Class::Product,
+        op if op.is_pointwise() => Class::Pointwise,
+        _ => Class::Alone,
+    }
+}
+
+/// Analyses and groups one graph. `wanted` are values that something outside reads; `pad` is the padding of rows.
+/// `given` are the strides of captured weights, where they are not dense.
+pub fn group<'a>(graph: &'a Graph, wanted: &[Value], given: &HashMap<Value, Vec<usize>>, pad: usize) -> Grouping<'a> {
+    let mut whole: HashSet<Value> = HashSet::new();
+    loop {
+        let grouping = attempt(graph, wanted, given, &whole);
+        // A product that ends in memory is stored as one piece unless its pieces keep to whole pads.
+        let split: Vec<Value> = grouping
+            .products()
+            .filter(|&v| {
+                let unit = grouping.unit[v.index()];
+                unit != graph.ty(v).shape.len() && unit % pad != 0 && grouping.needs_memory(v)
+            })
+            .collect();
+        if split.is_empty() {
+            return grouping;
+        }
+        whole.extend(split);
+    }
+}
+
+fn attempt<'a>(
+    graph: &'a Graph,
+    wanted: &[Value],
+    given: &HashMap<Value, Vec<usize>>,
+    whole: &HashSet<Value>,
+) -> Grouping<'a> {
+    let n = graph.len();
+    let live = graph.reachable(wanted.iter().copied());
+    let mut this = Grouping {
+        graph,
+        live,
+        class: graph.values().map(|v| base_class(graph, v)).collect(),
+        views: Vec::with_capacity(n),
+        groups: Vec::new(),
+        group_of: vec![None; n],
+        unit: graph.values().map(|v| graph.ty(v).shape.len()).collect(),
+        readers: vec![Vec::new(); n],
+        wanted: HashSet::new(),
+    };
+    this.find_views(given);
+    this.wanted = wanted.iter().map(|v| this.views[v.index()].base).collect();
+    this.find_readers();
+    this.find_units(whole);
+    this.form_groups();
+    this.sink();
+    this
+}
+
+impl Grouping<'_> {
+    /// All products that are computed.
+    pub fn products(&self) -> impl Iterator<Item = Value> + '_ {
+        self.graph.values().filter(|v| self.live[v.index()] && self.class[v.index()] == Class::Product)
+    }
+
+    /// The view through which a value is read.
+    pub fn view(&self, v: Value) -> &View {
+        &self.views[v.index()]
+    }
+
+    /// Whether a value is a constant, seen through views.
+    pub fn constant(&self, v: Value) -> Option<f64> {
+        match self.graph.op(self.view(v).base) {
+            Op::Constant(c) => Some(*c),
+            _ => None,
+        }
+    }
+
+    /// Whether a computed value is read outside its group, so that it must have a home.
+    pub fn needs_memory(&self, v: Value) -> bool {
+        let own = self.group_of[v.index()];
+        self.wanted.contains(&v) || self.readers[v.index()].iter().any(|(user, _)| self.group_of[user.index()] != own)
+    }
+
+    /// Does a reader take any strides in this operand, or must features lie one behind another?
+    fn takes_strides(&self, user: Value, operand: usize) -> bool {
+        match self.class[user.index()] {
+            Class::Pointwise | Class::Reduce | Class::View => true,
+            Class::Scan => match self.graph.op(user) {
+                Op::Scan(scan) if operand < scan.captures.len() => {
+                    only_weight(&scan.body, scan.captures[operand].value)
+                }
+                _ => false,
+            },
+            // The matrix is packed from any strides.
+            Class::Product => operand == 1,
+            Class::Alone => match self.graph.op(user) {
+                Op::Dot | Op::DotNt => operand == 1,
+                Op::Concat(_) | Op::Pad { .. } => true,
+                // A view made solid copies from any strides.
+                _ => base_class(self.graph, user) == Class::View,
+            },
+            _ => false,
+        }
+    }
+
+    /// Views from the leaves on; views that cannot be followed become copies.
+    fn find_views(&mut self, given: &HashMap<Value, Vec<usize>>) {
+        let graph = self.graph;
+        // A value read by someone who needs its features in a row must have them so: mark before views form.
+        let mut dense = vec![false; graph.len()];
+        for v in graph.values().filter(|v| self.live[v.index()]) {
+            for (i, operand) in graph.operands(v).iter().enumerate() {
+                dense[operand.index()] |= !self.takes_strides(v, i);
+            }
+        }
+        for v in graph.values() {
+            let shape = &graph.ty(v).shape;
+            let view = match (self.class[v.index()], graph.op(v)) {
+                (Class::View, op) => {
+                    let operand = graph.operands(v)[0];
+                    let inner = self.views[operand.index()].clone();
+                    let from = &graph.ty(operand).shape;
+                    follow(op, inner, from, shape)
+                }
+                _ => None,
+            };
+            let view = match view {
+                Some(view) if !dense[v.index()] || view.is_dense(shape) || self.is_constant(view.base) => view,
+                _ => {
+                    if self.class[v.index()] == Class::View {
+                        self.class[v.index()] = Class::Alone;
+                    }
+                    match given.get(&v) {
+                        Some(strides) => View { base: v, offset: 0, strides: strides.clone() },
+                        None => View::whole(v, shape),
+                    }
+                }
+            };
+            self.views.push(view);
+        }
+    }
+
+    fn is_constant(&self, v: Value) -> bool {
+        matches!(self.graph.op(v), Op::Constant(_))
+    }
+
+    fn find_readers(&mut self) {
+        for v in self.graph.values().filter(|v| self.live[v.index()]) {
+            if self.class[v.index()] == Class::View {
+                continue;
+            }
+            for (i, operand) in self.graph.operands(v).iter().enumerate() {
+                let base = self.views[operand.index()].base;
+                self.readers[base.index()].push((v, i));
+            }
+        }
+    }
+
+    /// A product that is read only in equal slices by pointwise work is taken slice by slice.
+    fn find_units(&mut self, whole: &HashSet<Value>) {
+        for v in self.products().collect::<Vec<_>>() {
+            if whole.contains(&v) || self.wanted.contains(&v) || self.readers[v.index()].is_empty() {
+                continue;
+            }
+            let n = self.graph.ty(v).shape.len();
+            let mut unit = None;
+            for &(user, i) in &self.readers[v.index()] {
+                let operand = self.graph.operands(user)[i];
+                let (view, shape) = (self.view(operand), &self.graph.ty(operand).shape);
+                let len = shape.len();
+                let fits = self.class[user.index()] == Class::Pointwise
+                    && view.is_dense(shape)
+                    && view.offset % len == 0
+                    && n % len == 0
+                    && unit.is_none_or(|u| u == len)
+                    && len > 1;
+                if !fits {
+                    unit = None;
+                    break;
+                }
+                unit = Some(len);
+            }
+            if let Some(unit) = unit {
+                self.unit[v.index()] = unit;
+            }
+        }
+    }
+
+    fn form_groups(&mut self) {
+        for v in self.graph.values() {
+            if !self.live[v.index()] {
+                continue;
+            }
+            let extent = self.graph.ty(v).extent;
+            let n = self.graph.ty(v).shape.len();
+            // The latest group that makes an operand.
+            let after = self.operand_groups(v).max();
+            let place = match self.class[v.index()] {
+                Class::Given | Class::View => continue,
+                Class::Alone => self.open(Kind::Alone, extent),
+                Class::Scan => self.open(Kind::Scan, extent),
+                Class::Product => {
+                    let unit = self.unit[v.index()];
+                    let first = after.map_or(0, |g| g + 1);
+                    let kind = Kind::Tile { n: unit };
+                    self.find(first, |_, g| g.kind == kind && g.extent == extent && g.members.len() < 64)
+                        .unwrap_or_else(|| self.open(kind, extent))
+                }
+                Class::Pointwise => {
+                    let first = after.unwrap_or(0);
+                    self.find(first, |i, g| g.extent == extent && self.welcomes(i, g, v, n, after))
+                        .unwrap_or_else(|| self.open(Kind::Row { n }, extent))
+                }
+                Class::Reduce => {
+                    let n = self.graph.ty(self.graph.operands(v)[0]).shape.len();
+                    let first = after.unwrap_or(0);
+                    self.find(first, |i, g| {
+                        g.extent == extent
+                            && matches!(g.kind, Kind::Row { n: own } if own == n || after == Some(i))
+                            && self.stays_small(i, g, v)
+                    })
+                    .unwrap_or_else(|| self.open(Kind::Row { n }, extent))
+                }
+            };
+            self.groups[place].members.push(v);
+            self.group_of[v.index()] = Some(place);
+        }
+    }
+
+    fn operand_groups(&self, v: Value) -> impl Iterator<Item = usize> + '_ {
+        self.graph.operands(v).iter().filter_map(|o| {
+            let base = self.view(*o).base;
+            let behind = match self.graph.op(base) {
+                // Results of scans and last steps come when what they are of has run.
+                Op::Yield(_) | Op::Final(_) | Op::Total(_) => self.graph.operands(base)[0],
+                Op::Last => self.view(self.graph.operands(base)[0]).base,
+                _ => base,
+            };
+            let behind = match self.graph.op(behind) {
+                Op::Yield(_) | Op::Final(_) | Op::Total(_) => self.graph.operands(behind)[0],
+                _ => behind,
+            };
+            self.group_of[behind.index()]
+        })
+    }
+
+    fn open(&mut self, kind: Kind, extent: Extent) -> usize {
+        self.groups.push(Group { kind, extent, members: Vec::new() });
+        self.groups.len() - 1
+    }
+
+    fn find(&self, first: usize, fits: impl Fn(usize, &Group) -> bool) -> Option<usize> {
+        (first..self.groups.len()).find(|&i| fits(i, &self.groups[i]))
+    }
+
+    /// Whether pointwise node `v` may join group `i`.
+    fn welcomes(&self, i: usize, g: &Group, v: Value, n: usize, after: Option<usize>) -> bool {
+        match g.kind {
+            Kind::Tile { n: own } => own == n && self.fits_tile(i, v, n),
+            Kind::Row { n: own } => (own == n || after == Some(i)) && self.stays_small(i, g, v),
+            _ => false,
+        }
+    }
+
+    /// Shared rows can be whole matrices: they are worked on in pieces, so nothing there may wait for a reduction
+    /// over the same row, nor see it through a view.
+    fn stays_small(&self, i: usize, g: &Group, v: Value) -> bool {
+        const LARGE: usize = 4096;
+        let large = |v: Value| self.graph.ty(v).shape.len() > LARGE;
+        let operands = self.graph.operands(v);
+        if g.extent != Extent::Shared || !(large(v) || operands.iter().any(|&o| large(o))) {
+            return true;
+        }
+        operands.iter().all(|&o| {
+            let (view, shape) = (self.view(o), &self.graph.ty(o).shape);
+            self.group_of[view.base.index()] != Some(i)
+                || (self.class[view.base.index()] == Class::Pointwise && view.is_dense(shape) && large(view.base))
+        })
+    }
+
+    /// Whether all operands of a pointwise node can be read in the flat loop of tile `i`.
+    fn fits_tile(&self, i: usize, v: Value, n: usize) -> bool {
+        self.graph.operands(v).iter().all(|&o| {
+            if self.constant(o).is_some() {
+                return true;
+            }
+            let (view, shape) = (self.view(o), &self.graph.ty(o).shape);
+            let inside = self.group_of[view.base.index()] == Some(i);
+            let flat = view.is_dense(shape) && shape.len() == n;
+            if !inside {
+                return flat || view.strides.iter().all(|&s| s == 0);
+            }
+            match self.class[view.base.index()] {
+                Class::Product => flat && view.offset % n == 0,
+                _ => flat && view.offset == 0 && self.graph.ty(view.base).shape.len() == n,
+            }
+        })
+    }
+
+    /// Pointwise nodes that read nothing of their own group and are read by one later group only move there.
+    fn sink(&mut self) {
+        for v in self.graph.values().rev() {
+            if !self.live[v.index()] || self.class[v.index()] != Class::Pointwise || self.wanted.contains(&v) {
+                continue;
+            }
+            let own = self.group_of[v.index()].expect("pointwise nodes are grouped");
+            let readers = &self.readers[v.index()];
+            let Some(target) = readers.first().and_then(|(user, _)| self.group_of[user.index()]) else { continue };
+            let alone = readers.iter().all(|(user, _)| self.group_of[user.index()] == Some(target));
+            let free = self.operand_groups(v).all(|g| g != own);
+            let n = self.graph.ty(v).shape.len();
+            let group = &self.groups[target];
+            let same = target != own && group.extent == self.graph.ty(v).extent;
+            if !(alone && free && same) {
+                continue;
+            }
+            let fits = match group.kind {
+                Kind::Tile { n: own } => own == n && self.fits_tile(target, v, n) && self.read_flat(v),
+                Kind::Row { n: own } => own == n && self.read_flat(v),
+                _ => false,
+            };
+            if fits {
+                self.groups[own].members.retain(|&m| m != v);
+                let members = &mut self.groups[target].members;
+                let at = members.partition_point(|&m| m < v);
+                members.insert(at, v);
+                self.group_of[v.index()] = Some(target);
+            }
+        }
+    }
+
+    /// Whether all readers are pointwise and read the value feature by feature.
+    fn read_flat(&self, v: Value) -> bool {
+        let n = self.graph.ty(v).shape.len();
+        self.readers[v.index()].iter().all(|&(user, i)| {
+            let operand = self.graph.operands(user)[i];
+            let (view, shape) = (self.view(operand), &self.graph.ty(operand).shape);
+            self.class[user.index()] == Class::Pointwise
+                && self.graph.ty(user).shape.len() == n
+                && view.is_dense(shape)
+                && shape.len() == n
+        })
+    }
+}
+
+/// Whether a body reads a capture as the matrix of products only: packing takes it at any strides.
+fn only_weight(body: &Graph, leaf: Value) -> bool {
+    body.users(leaf).iter().all(|&user| {
+        matches!(body.op(user), Op::Dot | Op::DotNt) && body.operands(user)[0] != leaf && body.operands(user)[1] == leaf
+    })
+}
+
+/// A view of a view; `None` if strides cannot say it.
+pub fn follow_one(op: &Op, inner: &View, from: &Shape, to: &Shape) -> Option<View> {
+    follow(op, inner.clone(), from, to)
+}
+
+fn follow(op: &Op, inner: View, from: &Shape, to: &Shape) -> Option<View> {
+    let View { base, mut offset, strides } = inner;
+    let strides = match op {
+        Op::StopGradient | Op::Expand(_) => strides,
+        Op::Slice { axis, start, .. } => {
+            offset += start * strides[*axis];
+            strides
+        }
+        Op::Transpose(perm) => perm.iter().map(|&p| strides[p]).collect(),
+        Op::Broadcast(_) => {
+            let pairs = strides.iter().zip(from.0.iter().zip(&to.0));
+            pairs.map(|(&s, (f, t))| if f == t { s } else { 0 }).collect()
+        }
+        Op::Reshape(_) => reshape(&from.0, &strides, &to.0)?,
+        _ => return None,
+    };
+    Some(View { base, offset, strides })
+}
+
+/// Strides after a reshape: dense stays dense, a scalar stays a scalar, dimensions of 1 come and go.
+fn reshape(from: &[usize], strides: &[usize], to: &[usize]) -> Option<Vec<usize>> {
+    if is_dense(from, strides) {
+        return Some(row_major(to));
+    }
+    if from.iter().zip(strides).all(|(&n, &s)| n == 1 || s == 0) {
+        return Some(vec![0; to.len()]);
+    }
+    let mut real = from.iter().zip(strides).filter(|(n, _)| **n != 1);
+    let mut out = Vec::with_capacity(to.len());
+    for &n in to {
+        if n == 1 {
+            out.push(0);
+        } else {
+            let (&m, &s) = real.next()?;
+            if m != n {
+                return None;
+            }
+            out.push(s);
+        }
+    }
+    Some(out)
+}

@@ -1,0 +1,142 @@
+//! What a kernel computes, as code generation needs it: a short list of nodes over one row's features.
+
+use super::{Access, BufferId};
+use crate::ir::op::{Binary, Unary};
+
+/// Where a node reads a value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Source {
+    /// Another node of the kernel.
+    Node(usize),
+    /// A row in memory: a read of the stage, by position.
+    Memory(usize),
+    /// The result of a product.
+    Product(usize),
+    /// A number.
+    Constant(f64),
+}
+
+/// A value seen through a view: feature (i₀, i₁, ..) of the node's loop is at `offset + Σ iₖ·strides[k]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Read {
+    /// The value.
+    pub source: Source,
+    /// First element.
+    pub offset: usize,
+    /// A stride for each dimension of the node's loop.
+    pub strides: Vec<usize>,
+}
+
+impl Read {
+    /// Whether the same element is read everywhere.
+    pub fn is_scalar(&self) -> bool {
+        self.strides.iter().all(|&s| s == 0)
+    }
+
+    /// Whether elements are read in their order, one behind another.
+    pub fn is_flat(&self, dims: &[usize]) -> bool {
+        let mut stride = 1;
+        for (&n, &s) in dims.iter().zip(&self.strides).rev() {
+            if n != 1 && s != stride {
+                return false;
+            }
+            stride *= n;
+        }
+        true
+    }
+}
+
+/// What a node computes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum KernelOp {
+    /// The value itself: a copy through a view.
+    Copy,
+    /// Pointwise.
+    Unary(Unary),
+    /// Pointwise.
+    Binary(Binary),
+    /// Pointwise.
+    Select,
+    /// Sum over the dimensions that `keep` drops.
+    Sum,
+    /// Maximum over them.
+    Max,
+}
+
+impl KernelOp {
+    /// Whether it is a vector routine of the runtime rather than a few instructions.
+    pub fn is_routine(self) -> bool {
+        match self {
+            KernelOp::Unary(u) => matches!(
+                u,
+                Unary::Exp
+                    | Unary::Expm1
+                    | Unary::Ln
+                    | Unary::Log1p
+                    | Unary::Tanh
+                    | Unary::Sigmoid
+                    | Unary::Softplus
+                    | Unary::Erf
+                    | Unary::NormalCdf
+                    | Unary::Sin
+                    | Unary::Cos
+            ),
+            KernelOp::Binary(b) => b == Binary::Pow,
+            _ => false,
+        }
+    }
+}
+
+/// One value of a kernel.
+#[derive(Clone, Debug)]
+pub struct KernelNode {
+    /// What it computes.
+    pub op: KernelOp,
+    /// Its operands.
+    pub reads: Vec<Read>,
+    /// Its loop: the shape of the result, or of the operand where it reduces.
+    pub dims: Vec<usize>,
+    /// Where it reduces: the result's stride of each dimension, 0 along those that are summed.
+    pub into: Option<Vec<usize>>,
+    /// Elements of the result.
+    pub len: usize,
+    /// Where it is stored: positions among the stage's writes, with the first element.
+    pub stores: Vec<(usize, usize)>,
+}
+
+/// One product of a tile: rows times packed panels.
+#[derive(Clone, Debug)]
+pub struct Product {
+    /// Inner dimension, in pieces: (read, first element, length).
+    pub segments: Vec<(usize, usize, usize)>,
+    /// Packed panels.
+    pub packed: BufferId,
+    /// Position of the packed buffer among the stage's reads.
+    pub read: usize,
+    /// Inner dimension.
+    pub k: usize,
+}
+
+/// The flat form of a kernel.
+#[derive(Clone, Debug)]
+pub struct Tile {
+    /// Features.
+    pub n: usize,
+    /// Products, each n columns wide.
+    pub products: Vec<Product>,
+    /// Where products are stored as they are: (product, position among the writes, first element).
+    pub stores: Vec<(usize, usize, usize)>,
+}
+
+/// A kernel. With a tile all nodes are pointwise over its n features; without, rows are taken one at a time.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// The flat form.
+    pub tile: Option<Tile>,
+    /// Values, operands first.
+    pub nodes: Vec<KernelNode>,
+    /// How many of the stage's accesses are reads.
+    pub reads: usize,
+    /// For each access of the stage, reads then writes: elements from row to row.
+    pub strides: Vec<(Access, usize)>,
+}

@@ -1,0 +1,179 @@
+//! The plan as text: stages in order, what each reads and writes, and the memory.
+
+use std::fmt;
+
+use super::{Access, At, Domain, Kernel, KernelNode, KernelOp, Plan, Read, Rows, Source, Span, Stage, Unit, Work};
+use crate::ir::types::Axis;
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        writeln!(f, "plan {} {{", self.name)?;
+        for unit in &self.units {
+            match unit {
+                Unit::Stage(stage) => self.stage(f, stage, "  ")?,
+                Unit::Loop(l) => {
+                    let way = if l.reverse { " reverse" } else { "" };
+                    writeln!(f, "  loop {} over {}{way} {{", l.name, l.axis.letter())?;
+                    for stage in &l.stages {
+                        self.stage(f, stage, "    ")?;
+                    }
+                    writeln!(f, "  }}")?;
+                }
+            }
+        }
+        for (value, port, parameter) in &self.updates {
+            let ports = if *parameter { &self.parameters } else { &self.inputs };
+            writeln!(f, "  update {} = {}", ports[*port].name, self.span(&value.spans[0]))?;
+        }
+        writeln!(f, "  memory {{")?;
+        for slot in &self.slots {
+            let rows = match slot.rows {
+                Rows::One => String::new(),
+                Rows::Batch => " × B".to_string(),
+                Rows::Time(a) => format!(" × {}·B", a.letter()),
+                Rows::History(a) => format!(" × ({}+1)·B", a.letter()),
+            };
+            writeln!(f, "    {} bytes{rows}", slot.row_bytes)?;
+        }
+        writeln!(f, "  }}")?;
+        write!(f, "}}")
+    }
+}
+
+impl Plan {
+    /// A buffer's name; a number tells buffers of the same name apart.
+    fn name(&self, access: &Access) -> String {
+        let id = access.buffer.0;
+        let name = &self.buffers[id].name;
+        let same = self.buffers.iter().enumerate().filter(|(_, b)| b.name == *name);
+        let (before, all) = same.fold((0, 0), |(before, all), (i, _)| (before + usize::from(i < id), all + 1));
+        if all > 1 { format!("{name}#{}", before + 1) } else { name.clone() }
+    }
+
+    fn access(&self, access: &Access) -> String {
+        let name = self.name(access);
+        match access.at {
+            At::Shared | At::Row(0) => name,
+            At::Row(block) => format!("{name}[+{block}]"),
+            At::Step(0) => format!("{name}[t]"),
+            At::Step(shift) => format!("{name}[t+{shift}]"),
+            At::FromEnd(axis, 0) => format!("{name}[{}]", axis.letter()),
+            At::FromEnd(axis, back) => format!("{name}[{}-{back}]", axis.letter()),
+        }
+    }
+
+    fn span(&self, span: &Span) -> String {
+        let name = self.access(&span.access);
+        if span.offset == 0 { name } else { format!("{name}.{}..{}", span.offset, span.offset + span.len) }
+    }
+
+    fn stage(&self, f: &mut fmt::Formatter, stage: &Stage, indent: &str) -> fmt::Result {
+        let rows = match stage.domain {
+            Domain::Shared => "one row".to_string(),
+            Domain::Batch => "B rows".to_string(),
+            Domain::Time(a) => format!("{}·B rows", a.letter()),
+            Domain::EachStep(a) => format!("B rows, each {}", a.letter()),
+        };
+        let s = |span: &Span| self.span(span);
+        let text = match &stage.work {
+            Work::Kernel(kernel) => return self.kernel(f, stage, kernel, &rows, indent),
+            Work::Pack { from, k, n, into, .. } => {
+                let from = &self.buffers[from.buffer.0].name;
+                let kept = if stage.constant { " ; when parameters change" } else { "" };
+                format!("pack {} = {from} [{k}, {n}]{kept}", self.buffers[into.0].name)
+            }
+            Work::ReduceProduct { a, b, into, offset, .. } => {
+                let at = if *offset == 0 { String::new() } else { format!("@{offset}") };
+                format!("reduce_product {}{at} = {}ᵀ · {}", self.buffers[into.0].name, s(a), s(b))
+            }
+            Work::ReduceRows { from, into } => format!("reduce_rows {} = {}", s(into), s(from)),
+            Work::MatrixRows { from, into, m, k, n, packed } => {
+                format!("product {} = {} · {} [{m}, {k}, {n}]", s(into), s(from), self.buffers[packed.0].name)
+            }
+            Work::MatMul { a, b, into, mkn, ta, tb } => {
+                let t = |t: &bool| if *t { "ᵀ" } else { "" };
+                format!("matmul {} = {}{} · {}{} {mkn:?}", s(into), s(a), t(ta), s(b), t(tb))
+            }
+            Work::Gather { table, index, into, .. } => format!("gather {} = {}[{}]", s(into), s(table), s(index)),
+            Work::Scatter { index, from, into, .. } => format!("scatter {}[{}] += {}", s(into), s(index), s(from)),
+            Work::OneHot { index, into, n } => format!("one_hot {} = {} of {n}", s(into), s(index)),
+            Work::Argmax { from, into, .. } => format!("argmax {} = {}", s(into), s(from)),
+            Work::ToFloat { from, into } => format!("to_float {} = {}", s(into), s(from)),
+            Work::Copy { from, into, dims, strides, .. } if dims.len() > 1 => {
+                format!("copy {} = {} {dims:?} strides {strides:?}", s(into), s(from))
+            }
+            Work::Copy { from, into, .. } => format!("copy {} = {}", s(into), s(from)),
+            Work::Fill { into, value } => format!("fill {} = {value}", s(into)),
+            Work::PlaceLast { from, into, .. } => format!("place_last {} = {}", s(into), s(from)),
+        };
+        writeln!(f, "{indent}{text} ; {rows}")
+    }
+
+    fn kernel(&self, f: &mut fmt::Formatter, stage: &Stage, kernel: &Kernel, rows: &str, indent: &str) -> fmt::Result {
+        match &kernel.tile {
+            Some(tile) => writeln!(f, "{indent}tile {} features ; {rows}", tile.n)?,
+            None => writeln!(f, "{indent}row kernel ; {rows}")?,
+        }
+        if let Some(tile) = &kernel.tile {
+            for (i, product) in tile.products.iter().enumerate() {
+                let terms: Vec<String> = product
+                    .segments
+                    .iter()
+                    .map(|&(read, offset, len)| self.span(&Span { access: stage.reads[read], offset, len }))
+                    .collect();
+                let packed = self.name(&stage.reads[product.read]);
+                writeln!(f, "{indent}  p{i} = {} · {packed} ; [{}, {}]", terms.join(" ⧺ "), product.k, tile.n)?;
+            }
+            for &(product, write, offset) in &tile.stores {
+                let into = self.span(&Span { access: stage.writes[write], offset, len: tile.n });
+                writeln!(f, "{indent}  {into} = p{product}")?;
+            }
+        }
+        for (i, node) in kernel.nodes.iter().enumerate() {
+            let name = match node.op {
+                KernelOp::Copy => "copy".to_string(),
+                KernelOp::Unary(u) => crate::ir::Op::Unary(u).name().to_string(),
+                KernelOp::Binary(b) => crate::ir::Op::Binary(b).name().to_string(),
+                KernelOp::Select => "select".to_string(),
+                KernelOp::Sum => "sum".to_string(),
+                KernelOp::Max => "max_over".to_string(),
+            };
+            let operands: Vec<String> = node.reads.iter().map(|r| self.read(stage, node, r)).collect();
+            let stores: String = node
+                .stores
+                .iter()
+                .map(|&(w, offset)| {
+                    format!(" -> {}", self.span(&Span { access: stage.writes[w], offset, len: node.len }))
+                })
+                .collect();
+            writeln!(f, "{indent}  %{i} = {name} {}{stores}", operands.join(", "))?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, stage: &Stage, node: &KernelNode, read: &Read) -> String {
+        let seen = |name: String| {
+            if read.is_flat(&node.dims) || read.is_scalar() {
+                name
+            } else {
+                format!("{name} strides {:?}", read.strides)
+            }
+        };
+        match read.source {
+            Source::Node(i) => seen(format!("%{i}")),
+            Source::Product(i) => format!("p{i}"),
+            Source::Constant(c) => format!("{c}"),
+            Source::Memory(a) => seen(self.span(&Span { access: stage.reads[a], offset: read.offset, len: node.len })),
+        }
+    }
+}
+
+impl Rows {
+    /// The time axis, where there is one.
+    pub fn axis(self) -> Option<Axis> {
+        match self {
+            Rows::Time(a) | Rows::History(a) => Some(a),
+            _ => None,
+        }
+    }
+}

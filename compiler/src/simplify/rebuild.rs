@@ -1,0 +1,476 @@
+//! The walk that all rewrites share: an old graph is read in order and a new one is made.
+//!
+//! Graphs are append-only and operands come before users, so one forward walk with a map from old values to new
+//! ones is enough. The new graph is [`Numbered`]: a node with the op and operands of an earlier one is that earlier
+//! one (value numbering, constants by their bits). Only what the roots need is visited, so dead code falls away by
+//! itself; parameters and inputs are the face of a program and are kept in any case.
+//!
+//! A pass says what to put for a node ([`Rewrite::node`]) or for a scan ([`Rewrite::scan`]), in terms of operands
+//! that are already values of the new graph.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Deref;
+
+use crate::ir::scan::Port;
+use crate::ir::{Binary, Carry, Extent, Graph, Input, Op, Parameter, Program, Scan, Shape, Type, Unary, Update, Value};
+
+/// A graph under construction in which no node occurs twice.
+#[derive(Default)]
+pub struct Numbered {
+    graph: Graph,
+    known: HashMap<Key, Value>,
+}
+
+/// What makes two nodes equal. The type is that of a constant; all others follow from op and operands.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    op: &'static str,
+    attributes: Vec<u64>,
+    operands: Vec<Value>,
+    ty: Option<Type>,
+}
+
+impl Deref for Numbered {
+    type Target = Graph;
+    fn deref(&self) -> &Graph {
+        &self.graph
+    }
+}
+
+impl Numbered {
+    /// The graph.
+    pub fn finish(mut self) -> Graph {
+        self.graph.location = None;
+        self.graph
+    }
+
+    /// The node with this op and these operands, added if it is not there yet.
+    #[track_caller]
+    pub fn add(&mut self, op: Op, operands: &[Value]) -> Value {
+        let mut key = Key { op: op.name(), attributes: attributes(&op), operands: operands.to_vec(), ty: None };
+        if matches!(op, Op::Binary(Binary::Add | Binary::Mul)) {
+            key.operands.sort();
+        }
+        if let Some(&v) = self.known.get(&key) {
+            return v;
+        }
+        let v = self.graph.add(op, operands);
+        self.known.insert(key, v);
+        v
+    }
+
+    /// A constant of any type.
+    pub fn constant(&mut self, value: f64, ty: Type) -> Value {
+        let op = Op::Constant(value);
+        let key = Key { op: op.name(), attributes: attributes(&op), operands: Vec::new(), ty: Some(ty.clone()) };
+        *self.known.entry(key).or_insert_with(|| self.graph.leaf(op, ty))
+    }
+
+    /// A shared scalar constant.
+    pub fn scalar(&mut self, value: f64) -> Value {
+        self.constant(value, Type::float(Extent::Shared, ()))
+    }
+
+    /// A leaf that is not numbered: a parameter, an input or a port of a body.
+    pub fn leaf(&mut self, op: Op, ty: Type) -> Value {
+        self.graph.leaf(op, ty)
+    }
+
+    /// One result of a scan of this graph.
+    pub fn result(&mut self, scan: Value, result: Op) -> Value {
+        let key = Key { op: result.name(), attributes: attributes(&result), operands: vec![scan], ty: None };
+        *self.known.entry(key).or_insert_with(|| self.graph.scan_result(scan, result))
+    }
+
+    /// A scan; scans are not numbered.
+    pub fn scan(&mut self, scan: Scan, operands: &[Value]) -> Value {
+        self.graph.add(Op::Scan(Box::new(scan)), operands)
+    }
+
+    /// Repeats a value over features and rows until it has a wider type; itself if it has it.
+    pub fn spread(&mut self, v: Value, ty: &Type) -> Value {
+        let mut v = v;
+        if self.ty(v).shape != ty.shape {
+            v = self.add(Op::Reshape(Shape(vec![1; ty.shape.rank()])), &[v]);
+            v = self.add(Op::Broadcast(ty.shape.clone()), &[v]);
+        }
+        if self.ty(v).extent != ty.extent {
+            v = self.add(Op::Expand(ty.extent), &[v]);
+        }
+        v
+    }
+
+    /// How many rows of `wide` there are for each of `narrow`, as a shared scalar.
+    pub fn rows_for_each(&mut self, wide: Extent, narrow: Extent) -> Value {
+        let count = self.add(Op::RowCount(wide), &[]);
+        if narrow == Extent::Shared {
+            return count;
+        }
+        let each = self.add(Op::RowCount(narrow), &[]);
+        self.add(Op::Binary(Binary::Div), &[count, each])
+    }
+
+    /// The number of a constant.
+    pub fn number(&self, v: Value) -> Option<f64> {
+        match self.op(v) {
+            Op::Constant(x) => Some(*x),
+            _ => None,
+        }
+    }
+}
+
+fn extent_code(extent: Extent) -> u64 {
+    match extent {
+        Extent::Shared => 0,
+        Extent::Batch => 1,
+        Extent::Time(axis) => 2 + u64::from(axis.0),
+    }
+}
+
+/// What an op holds besides its name.
+fn attributes(op: &Op) -> Vec<u64> {
+    let list = |dims: &[usize]| dims.iter().map(|&d| d as u64).collect();
+    match op {
+        Op::Constant(x) => vec![x.to_bits()],
+        Op::RowCount(e) | Op::SumRows(e) | Op::Expand(e) => vec![extent_code(*e)],
+        Op::Unary(Unary::Powi(n)) => vec![*n as u64],
+        Op::Sum(s) | Op::Max(s) | Op::Broadcast(s) | Op::Reshape(s) => list(&s.0),
+        Op::Transpose(perm) => list(perm),
+        Op::Slice { axis, start, len } => list(&[*axis, *start, *len]),
+        Op::Pad { axis, before, after } => list(&[*axis, *before, *after]),
+        Op::MatMul { ta, tb } => list(&[usize::from(*ta), usize::from(*tb)]),
+        Op::PlaceLast(axis) => list(&[usize::from(axis.0)]),
+        Op::Concat(n) | Op::ScatterAdd(n) | Op::OneHot(n) => list(&[*n]),
+        Op::Yield(i) | Op::Final(i) | Op::Total(i) | Op::Capture(i) | Op::Each(i) | Op::Carry(i) => list(&[*i]),
+        Op::Parameter(_) | Op::Input(_) | Op::Unary(_) | Op::Binary(_) | Op::Select | Op::StopGradient => vec![],
+        Op::ToFloat | Op::Dot | Op::DotNt | Op::DotTn | Op::Gather | Op::Argmax | Op::Last | Op::Scan(_) => vec![],
+    }
+}
+
+/// A number that tells programs of different structure apart.
+pub fn fingerprint(program: &Program) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hash_graph(&program.graph, &mut hasher);
+    program.roots().hash(&mut hasher);
+    hasher.finish()
+}
+
+fn hash_graph(graph: &Graph, hasher: &mut DefaultHasher) {
+    graph.len().hash(hasher);
+    for v in graph.values() {
+        let node = graph.node(v);
+        (node.op.name(), attributes(&node.op), &node.operands, &node.ty).hash(hasher);
+        if let Op::Scan(scan) = &node.op {
+            hash_graph(&scan.body, hasher);
+            (scan.axis, scan.reverse, scan.roots(), scan.captures.len(), scan.each.len()).hash(hasher);
+            (scan.carries.len(), scan.yields.len(), scan.sums.len()).hash(hasher);
+        }
+    }
+}
+
+/// Which results of a scan something needs.
+pub struct Used {
+    /// By yield.
+    pub yields: Vec<bool>,
+    /// By carry.
+    pub finals: Vec<bool>,
+    /// By sum.
+    pub totals: Vec<bool>,
+}
+
+impl Used {
+    /// The body values for which something outside asks, finals aside.
+    pub fn roots(&self, scan: &Scan) -> Vec<Value> {
+        let ports = scan.yields.iter().zip(&self.yields).chain(scan.sums.iter().zip(&self.totals));
+        ports.filter(|(_, used)| **used).map(|(port, _)| port.value).collect()
+    }
+}
+
+/// What stands for the results of a scan that are used.
+pub struct Results {
+    /// By yield.
+    pub yields: Vec<Option<Value>>,
+    /// By carry.
+    pub finals: Vec<Option<Value>>,
+    /// By sum.
+    pub totals: Vec<Option<Value>>,
+}
+
+/// Where a rewrite is asked for a node.
+pub struct Site<'a, F> {
+    /// The graph that is being made.
+    pub g: &'a mut Numbered,
+    /// The graph that is being read.
+    pub old: &'a Graph,
+    /// The node in it.
+    pub value: Value,
+    /// New values of the old ones before it.
+    pub map: &'a [Option<Value>],
+    /// What the pass wanted to know of the old graph.
+    pub facts: &'a mut F,
+}
+
+/// A pass over all graphs of a program.
+pub trait Rewrite {
+    /// What it must know of a whole graph before it sees the first node.
+    type Facts;
+
+    /// Finds that out. `roots` are read from outside the graph; `scan` is given for a body.
+    fn facts(&self, graph: &Graph, roots: &[Value], scan: Option<&Scan>) -> Self::Facts;
+
+    /// What to put for a node with these new operands; `None` for the same op.
+    fn node(&self, _site: Site<Self::Facts>, _op: &Op, _operands: &[Value]) -> Option<Value> {
+        None
+    }
+
+    /// What to put for a scan: by default the same with a rewritten body.
+    fn scan(&self, g: &mut Numbered, scan: &Scan, operands: &[Value], used: &Used) -> Results
+    where
+        Self: Sized,
+    {
+        let mut body = Body::like(scan);
+        let seeds = body.copy_ports(scan, operands);
+        let map = walk(self, &scan.body, &scan.roots(), Some(scan), seeds, &mut body.g);
+        body.copy_results(scan, &map, used, g)
+    }
+}
+
+/// Runs a pass over the nodes that `roots` need. Leaves, and nodes that are to be replaced without being asked for,
+/// are in `seeds`.
+pub fn walk<R: Rewrite>(
+    rule: &R,
+    old: &Graph,
+    roots: &[Value],
+    scan: Option<&Scan>,
+    seeds: Vec<Option<Value>>,
+    g: &mut Numbered,
+) -> Vec<Option<Value>> {
+    let mut map = seeds;
+    let mut facts = rule.facts(old, roots, scan);
+    let needed = old.reachable(roots.iter().copied());
+    let mut results: HashMap<Value, Results> = HashMap::new();
+    for v in old.values() {
+        let node = old.node(v);
+        if !needed[v.index()] || map[v.index()].is_some() || matches!(node.op, Op::Constant(_)) {
+            continue;
+        }
+        constants(old, &node.operands, g, &mut map);
+        g.graph.location = node.location;
+        let new = |v: &Value| map[v.index()].expect("operands come before their users");
+        let put = match &node.op {
+            Op::Scan(scan) => {
+                let operands: Vec<Value> = node.operands.iter().map(new).collect();
+                let mut used = Used {
+                    yields: vec![false; scan.yields.len()],
+                    finals: vec![false; scan.carries.len()],
+                    totals: vec![false; scan.sums.len()],
+                };
+                for user in old.users(v).into_iter().filter(|u| needed[u.index()]) {
+                    match *old.op(user) {
+                        Op::Yield(i) => used.yields[i] = true,
+                        Op::Final(i) => used.finals[i] = true,
+                        Op::Total(i) => used.totals[i] = true,
+                        ref op => unreachable!("`{}` does not read a scan", op.name()),
+                    }
+                }
+                results.insert(v, rule.scan(g, scan, &operands, &used));
+                continue;
+            }
+            Op::Yield(i) => results[&node.operands[0]].yields[*i].expect("a pass gives all used results"),
+            Op::Final(i) => results[&node.operands[0]].finals[*i].expect("a pass gives all used results"),
+            Op::Total(i) => results[&node.operands[0]].totals[*i].expect("a pass gives all used results"),
+            op => {
+                let operands: Vec<Value> = node.operands.iter().map(new).collect();
+                let site = Site { g: &mut *g, old, value: v, map: &map, facts: &mut facts };
+                rule.node(site, op, &operands).unwrap_or_else(|| g.add(op.clone(), &operands))
+            }
+        };
+        assert_eq!(g.ty(put), &node.ty, "a rewrite of `{}` keeps the type", node.op.name());
+        map[v.index()] = Some(put);
+    }
+    g.graph.location = None;
+    constants(old, roots, g, &mut map);
+    map
+}
+
+/// Constants are made where they are first used, so that their order tells nothing of history.
+fn constants(old: &Graph, used: &[Value], g: &mut Numbered, map: &mut [Option<Value>]) {
+    for v in used.iter().filter(|v| map[v.index()].is_none()).copied().collect::<Vec<_>>() {
+        if let Op::Constant(x) = old.op(v) {
+            g.graph.location = old.node(v).location;
+            map[v.index()] = Some(g.constant(*x, old.ty(v).clone()));
+        }
+    }
+}
+
+/// Runs a pass over a program.
+pub fn rewrite<R: Rewrite>(program: &Program, rule: &R) -> Program {
+    let mut g = Numbered::default();
+    let mut seeds = vec![None; program.graph.len()];
+    copy_face(program, &mut g, &mut seeds);
+    let map = walk(rule, &program.graph, &program.roots(), None, seeds, &mut g);
+    with_graph(program, g.finish(), &map)
+}
+
+/// Copies parameters and inputs, used or not, in the order of their nodes.
+pub fn copy_face(program: &Program, g: &mut Numbered, seeds: &mut [Option<Value>]) {
+    for v in program.graph.values() {
+        let node = program.graph.node(v);
+        if matches!(node.op, Op::Parameter(_) | Op::Input(_)) {
+            g.graph.location = node.location;
+            seeds[v.index()] = Some(g.leaf(node.op.clone(), node.ty.clone()));
+        }
+    }
+    g.graph.location = None;
+}
+
+/// The same program around a new graph.
+pub fn with_graph(program: &Program, graph: Graph, map: &[Option<Value>]) -> Program {
+    let new = |v: Value| map[v.index()].expect("a walk maps all roots");
+    Program {
+        name: program.name.clone(),
+        graph,
+        parameters: program.parameters.iter().map(|p| Parameter { value: new(p.value), ..p.clone() }).collect(),
+        inputs: program.inputs.iter().map(|i| Input { value: new(i.value), ..i.clone() }).collect(),
+        outputs: program.outputs.iter().map(|(name, v)| (name.clone(), new(*v))).collect(),
+        objective: program.objective.map(new),
+        updates: program.updates.iter().map(|u| Update { target: new(u.target), value: new(u.value) }).collect(),
+        axes: program.axes.clone(),
+    }
+}
+
+/// A scan under construction: its body, its ports, and the outside values that they read.
+pub struct Body {
+    /// The body's graph.
+    pub g: Numbered,
+    scan: Scan,
+    captures: Vec<Value>,
+    each: Vec<Value>,
+    initial: Vec<Value>,
+}
+
+impl Body {
+    /// A scan with the name, axis and direction of another, and no ports yet.
+    pub fn like(scan: &Scan) -> Body {
+        Body {
+            g: Numbered::default(),
+            scan: Scan::new(scan.name.clone(), scan.axis, scan.reverse),
+            captures: Vec::new(),
+            each: Vec::new(),
+            initial: Vec::new(),
+        }
+    }
+
+    /// The leaf that reads an outside value at every step, made if there is none.
+    pub fn capture(&mut self, name: &str, outside: Value, ty: &Type) -> Value {
+        let Some(i) = self.captures.iter().position(|&v| v == outside) else {
+            let leaf = self.g.leaf(Op::Capture(self.captures.len()), ty.clone());
+            self.captures.push(outside);
+            let name = self.unused(name);
+            self.scan.captures.push(Port { name, value: leaf });
+            return leaf;
+        };
+        self.scan.captures[i].value
+    }
+
+    /// The leaf that reads a sequence step by step, made if there is none.
+    pub fn each(&mut self, name: &str, outside: Value, ty: &Type) -> Value {
+        let Some(i) = self.each.iter().position(|&v| v == outside) else {
+            let leaf = self.g.leaf(Op::Each(self.each.len()), ty.clone());
+            self.each.push(outside);
+            let name = self.unused(name);
+            self.scan.each.push(Port { name, value: leaf });
+            return leaf;
+        };
+        self.scan.each[i].value
+    }
+
+    /// A new state, which keeps its value until [`next`](Body::next) says otherwise.
+    pub fn carry(&mut self, name: &str, initial: Value, ty: &Type) -> Value {
+        let leaf = self.g.leaf(Op::Carry(self.initial.len()), ty.clone());
+        self.initial.push(initial);
+        self.scan.carries.push(Carry { name: name.to_string(), value: leaf, next: leaf });
+        leaf
+    }
+
+    /// The next value of state `i`.
+    pub fn next(&mut self, i: usize, next: Value) {
+        self.scan.carries[i].next = next;
+    }
+
+    /// The yield of a body value, made if there is none.
+    pub fn yielded(&mut self, name: &str, value: Value) -> usize {
+        if let Some(i) = self.scan.yields.iter().position(|p| p.value == value) {
+            return i;
+        }
+        let name = self.unused_among(name, &self.scan.yields);
+        self.scan.yields.push(Port { name, value });
+        self.scan.yields.len() - 1
+    }
+
+    /// The sum of a body value over the steps, made if there is none.
+    pub fn total(&mut self, name: &str, value: Value) -> usize {
+        if let Some(i) = self.scan.sums.iter().position(|p| p.value == value) {
+            return i;
+        }
+        let name = self.unused_among(name, &self.scan.sums);
+        self.scan.sums.push(Port { name, value });
+        self.scan.sums.len() - 1
+    }
+
+    /// The leaves of a body share one space of names.
+    fn unused(&self, name: &str) -> String {
+        let ports: Vec<Port> = self.scan.captures.iter().chain(&self.scan.each).cloned().collect();
+        self.unused_among(name, &ports)
+    }
+
+    /// The name, with a number behind it if it is taken.
+    fn unused_among(&self, name: &str, ports: &[Port]) -> String {
+        let taken = |name: &str| ports.iter().any(|p| p.name == name);
+        let numbered = || (1..).map(|i| format!("{name}_{i}")).find(|n| !taken(n)).expect("numbers do not end");
+        if taken(name) { numbered() } else { name.to_string() }
+    }
+
+    /// The same leaves as another scan, on these operands; returns them by the other body's values.
+    pub fn copy_ports(&mut self, scan: &Scan, operands: &[Value]) -> Vec<Option<Value>> {
+        let (captures, each, initial) = scan.split_operands(operands);
+        let mut seeds = vec![None; scan.body.len()];
+        for (port, &v) in scan.captures.iter().zip(captures) {
+            seeds[port.value.index()] = Some(self.capture(&port.name, v, scan.body.ty(port.value)));
+        }
+        for (port, &v) in scan.each.iter().zip(each) {
+            seeds[port.value.index()] = Some(self.each(&port.name, v, scan.body.ty(port.value)));
+        }
+        for (carry, &v) in scan.carries.iter().zip(initial) {
+            seeds[carry.value.index()] = Some(self.carry(&carry.name, v, scan.body.ty(carry.value)));
+        }
+        seeds
+    }
+
+    /// The same next values and used results as another scan whose values are mapped; adds the scan to `g`.
+    pub fn copy_results(mut self, scan: &Scan, map: &[Option<Value>], used: &Used, g: &mut Numbered) -> Results {
+        let new = |v: Value| map[v.index()].expect("a walk maps all roots");
+        for (i, carry) in scan.carries.iter().enumerate() {
+            self.next(i, new(carry.next));
+        }
+        let keep = |used: &[bool], ports: &[Port], add: &mut dyn FnMut(&str, Value) -> usize| {
+            let pick = |(port, used): (&Port, &bool)| used.then(|| add(&port.name, new(port.value)));
+            ports.iter().zip(used).map(pick).collect::<Vec<Option<usize>>>()
+        };
+        let yields = keep(&used.yields, &scan.yields, &mut |name, v| self.yielded(name, v));
+        let totals = keep(&used.totals, &scan.sums, &mut |name, v| self.total(name, v));
+        let node = self.place(g);
+        Results {
+            yields: yields.into_iter().map(|i| i.map(|i| g.result(node, Op::Yield(i)))).collect(),
+            finals: used.finals.iter().enumerate().map(|(i, u)| u.then(|| g.result(node, Op::Final(i)))).collect(),
+            totals: totals.into_iter().map(|i| i.map(|i| g.result(node, Op::Total(i)))).collect(),
+        }
+    }
+
+    /// Adds the scan to the graph around it.
+    pub fn place(self, g: &mut Numbered) -> Value {
+        let operands = [self.captures, self.each, self.initial].concat();
+        g.scan(Scan { body: self.g.finish(), ..self.scan }, &operands)
+    }
+}

@@ -1,0 +1,272 @@
+//! A time axis written out: as many copies of each step as there are steps.
+//!
+//! Before: a program with sequences on an axis. After: that axis is gone. A sequence is `steps` batch values, and so
+//! is each input and output that was one (`x` becomes `x.0`, `x.1`, …); a loop is `steps` copies of its body on
+//! the same parameters; a sum over all rows is the sum over the steps of the sums over samples. Loops over other
+//! axes stay.
+
+use std::collections::HashSet;
+
+use crate::ir::op::Eval;
+use crate::ir::{Axis, Binary, Extent, Graph, Input, Op, Parameter, Program, Scan, Type, Update, Value};
+use crate::simplify::rebuild::Numbered;
+
+/// Why an axis cannot be written out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnrollError {
+    /// No steps.
+    #[error("a program cannot be unrolled over 0 steps; at least 1 is needed")]
+    NoSteps,
+    /// A step's name is taken.
+    #[error("the steps of `{sequence}` are to be called `{sequence}.0` and so on, but `{taken}` is there already")]
+    NameTaken {
+        /// The sequence that is taken apart.
+        sequence: String,
+        /// The name that is in use.
+        taken: String,
+    },
+}
+
+/// What a value became.
+#[derive(Clone)]
+enum Steps {
+    /// It is not on the axis.
+    One(Value),
+    /// One value a step.
+    Each(Vec<Value>),
+}
+
+impl Steps {
+    /// The value at a step.
+    fn at(&self, t: usize) -> Value {
+        match self {
+            Steps::One(v) => *v,
+            Steps::Each(all) => all[t],
+        }
+    }
+
+    fn one(&self) -> Value {
+        match self {
+            Steps::One(v) => *v,
+            Steps::Each(_) => unreachable!("this value is on the axis"),
+        }
+    }
+}
+
+/// Writes the sequences and loops of an axis out over a number of steps.
+///
+/// # Errors
+/// If there are no steps, or the name of a step is taken by another input or output.
+pub fn unroll(program: &Program, axis: Axis, steps: usize) -> Result<Program, UnrollError> {
+    if steps == 0 {
+        return Err(UnrollError::NoSteps);
+    }
+    let mut unroll = Unroll { g: Numbered::default(), axis, steps };
+    let old = &program.graph;
+    let mut map: Vec<Option<Steps>> = vec![None; old.len()];
+    let mut results: Vec<Option<Results>> = (0..old.len()).map(|_| None).collect();
+    let needed = old.reachable(program.roots());
+    for v in old.values() {
+        let node = old.node(v);
+        let face = matches!(node.op, Op::Parameter(_) | Op::Input(_));
+        if !needed[v.index()] && !face {
+            continue;
+        }
+        let operands = |map: &[Option<Steps>]| -> Vec<Steps> {
+            node.operands.iter().map(|o| map[o.index()].clone().expect("operands come before their users")).collect()
+        };
+        let new = match &node.op {
+            Op::Scan(scan) if scan.axis == axis => {
+                results[v.index()] = Some(unroll.scan(scan, &operands(&map)));
+                continue;
+            }
+            Op::Scan(scan) => {
+                let operands: Vec<Value> = operands(&map).iter().map(Steps::one).collect();
+                Steps::One(unroll.g.scan(Scan::clone(scan), &operands))
+            }
+            op @ (Op::Yield(i) | Op::Final(i) | Op::Total(i)) => match &results[node.operands[0].index()] {
+                None => Steps::One(unroll.g.result(operands(&map)[0].one(), op.clone())),
+                Some(results) => match op {
+                    Op::Yield(_) => Steps::Each(results.yields[*i].clone()),
+                    Op::Final(_) => Steps::One(results.finals[*i]),
+                    _ => Steps::One(results.totals[*i]),
+                },
+            },
+            op => unroll.node(op, &node.ty, &operands(&map)),
+        };
+        map[v.index()] = Some(new);
+    }
+
+    let at = |v: Value| map[v.index()].as_ref().expect("all roots are mapped");
+    let mut new = Program { name: program.name.clone(), axes: program.axes.clone(), ..Program::default() };
+    for p in &program.parameters {
+        new.parameters.push(Parameter { value: at(p.value).one(), ..p.clone() });
+    }
+    let faces = program.inputs.iter().map(|i| i.name.clone());
+    let mut names = Names::new(faces.chain(program.parameters.iter().map(|p| p.name.clone())));
+    for input in &program.inputs {
+        match at(input.value) {
+            Steps::One(v) => new.inputs.push(Input { value: *v, ..input.clone() }),
+            Steps::Each(all) => {
+                for (t, &value) in all.iter().enumerate() {
+                    let name = names.step(&input.name, t)?;
+                    new.inputs.push(Input { name, value, bound: input.bound });
+                }
+            }
+        }
+    }
+    let mut names = Names::new(program.outputs.iter().map(|(name, _)| name.clone()));
+    for (name, v) in &program.outputs {
+        match at(*v) {
+            Steps::One(v) => new.outputs.push((name.clone(), *v)),
+            Steps::Each(all) => {
+                for (t, &value) in all.iter().enumerate() {
+                    new.outputs.push((names.step(name, t)?, value));
+                }
+            }
+        }
+    }
+    new.objective = program.objective.map(|v| at(v).one());
+    for update in &program.updates {
+        match (at(update.target), at(update.value)) {
+            (Steps::Each(targets), values) => new
+                .updates
+                .extend(targets.iter().enumerate().map(|(t, &target)| Update { target, value: values.at(t) })),
+            (Steps::One(target), value) => new.updates.push(Update { target: *target, value: value.one() }),
+        }
+    }
+    new.graph = unroll.g.finish();
+    Ok(new)
+}
+
+/// Names in use.
+struct Names(HashSet<String>);
+
+impl Names {
+    fn new(names: impl Iterator<Item = String>) -> Names {
+        Names(names.collect())
+    }
+
+    /// The name of one step of a sequence.
+    fn step(&mut self, sequence: &str, t: usize) -> Result<String, UnrollError> {
+        let name = step_name(sequence, t);
+        if self.0.insert(name.clone()) {
+            Ok(name)
+        } else {
+            Err(UnrollError::NameTaken { sequence: sequence.to_string(), taken: name })
+        }
+    }
+}
+
+fn step_name(sequence: &str, t: usize) -> String {
+    format!("{sequence}.{t}")
+}
+
+/// What the results of a loop became.
+struct Results {
+    yields: Vec<Vec<Value>>,
+    finals: Vec<Value>,
+    totals: Vec<Value>,
+}
+
+struct Unroll {
+    g: Numbered,
+    axis: Axis,
+    steps: usize,
+}
+
+impl Unroll {
+    fn sum(&mut self, terms: impl IntoIterator<Item = Value>) -> Value {
+        let add = |sum: Value, v: Value| self.g.add(Op::Binary(Binary::Add), &[sum, v]);
+        terms.into_iter().reduce(add).expect("there is at least one step")
+    }
+
+    fn each(&mut self, mut step: impl FnMut(&mut Numbered, usize) -> Value) -> Steps {
+        Steps::Each((0..self.steps).map(|t| step(&mut self.g, t)).collect())
+    }
+
+    /// A node of the top graph.
+    fn node(&mut self, op: &Op, ty: &Type, x: &[Steps]) -> Steps {
+        let time = Extent::Time(self.axis);
+        let values = |t: usize| x.iter().map(|s| s.at(t)).collect::<Vec<Value>>();
+        let on_axis = x.iter().any(|s| matches!(s, Steps::Each(_)));
+        let batch = ty.at(Extent::Batch);
+        match op {
+            Op::Input(name) if ty.extent == time => {
+                self.each(|g, t| g.leaf(Op::Input(step_name(name, t)), batch.clone()))
+            }
+            Op::Constant(c) if ty.extent == time => self.each(|g, _| g.constant(*c, batch.clone())),
+            Op::Constant(c) => Steps::One(self.g.constant(*c, ty.clone())),
+            Op::Parameter(_) | Op::Input(_) => Steps::One(self.g.leaf(op.clone(), ty.clone())),
+            Op::RowCount(extent) if *extent == time => {
+                let rows = self.g.add(Op::RowCount(Extent::Batch), &[]);
+                let steps = self.g.scalar(self.steps as f64);
+                Steps::One(self.g.add(Op::Binary(Binary::Mul), &[rows, steps]))
+            }
+            Op::Expand(to) if *to == time => self.each(|g, t| g.spread(x[0].at(t), &batch)),
+            Op::Last if on_axis => Steps::One(x[0].at(self.steps - 1)),
+            Op::PlaceLast(axis) if *axis == self.axis => {
+                let last = self.steps - 1;
+                self.each(|g, t| if t == last { x[0].one() } else { g.constant(0.0, batch.clone()) })
+            }
+            Op::SumRows(Extent::Batch) if on_axis => Steps::One(self.sum((0..self.steps).map(|t| x[0].at(t)))),
+            op if !on_axis => Steps::One(self.g.add(op.clone(), &values(0))),
+            // The other sums over rows: over those of each step, then over the steps.
+            op if matches!(op.row().eval, Eval::Rows(_)) => {
+                let Steps::Each(sums) = self.each(|g, t| g.add(op.clone(), &values(t))) else { unreachable!() };
+                Steps::One(self.sum(sums))
+            }
+            op => self.each(|g, t| g.add(op.clone(), &values(t))),
+        }
+    }
+
+    /// A loop over the axis, step by step in its order.
+    fn scan(&mut self, scan: &Scan, operands: &[Steps]) -> Results {
+        let (captures, rest) = operands.split_at(scan.captures.len());
+        let (each, initial) = rest.split_at(scan.each.len());
+        let mut states: Vec<Value> = initial.iter().map(Steps::one).collect();
+        let mut yields: Vec<Vec<(usize, Value)>> = vec![Vec::new(); scan.yields.len()];
+        let mut sums: Vec<Vec<Value>> = vec![Vec::new(); scan.sums.len()];
+        for i in 0..self.steps {
+            let t = if scan.reverse { self.steps - 1 - i } else { i };
+            let map = self.step(&scan.body, |op| match *op {
+                Op::Capture(i) => Some(captures[i].one()),
+                Op::Each(i) => Some(each[i].at(t)),
+                Op::Carry(i) => Some(states[i]),
+                _ => None,
+            });
+            let at = |v: Value| map[v.index()];
+            states = scan.carries.iter().map(|c| at(c.next)).collect();
+            for (all, port) in yields.iter_mut().zip(&scan.yields) {
+                all.push((t, at(port.value)));
+            }
+            for (all, port) in sums.iter_mut().zip(&scan.sums) {
+                all.push(at(port.value));
+            }
+        }
+        let in_time = |mut all: Vec<(usize, Value)>| {
+            all.sort();
+            all.into_iter().map(|(_, v)| v).collect()
+        };
+        Results {
+            yields: yields.into_iter().map(in_time).collect(),
+            finals: states,
+            totals: sums.into_iter().map(|terms| self.sum(terms)).collect(),
+        }
+    }
+
+    /// One copy of a body.
+    fn step(&mut self, body: &Graph, leaf: impl Fn(&Op) -> Option<Value>) -> Vec<Value> {
+        let mut map: Vec<Value> = Vec::with_capacity(body.len());
+        for v in body.values() {
+            let node = body.node(v);
+            let operands: Vec<Value> = node.operands.iter().map(|o| map[o.index()]).collect();
+            map.push(match (leaf(&node.op), &node.op) {
+                (Some(value), _) => value,
+                (None, Op::Constant(c)) => self.g.constant(*c, node.ty.clone()),
+                (None, op) => self.g.add(op.clone(), &operands),
+            });
+        }
+        map
+    }
+}

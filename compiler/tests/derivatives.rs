@@ -1,0 +1,351 @@
+//! Derivatives of whole graphs with scans, against the interpreter's dual numbers and finite differences.
+//!
+//! Each program of [`corpus`] goes through the same checks, at several numbers of steps and samples:
+//! reverse mode gives every element's derivative (duals, 1e-10) and a directional one (finite differences, 1e-6);
+//! forward mode gives the dual parts of objective and outputs (1e-10); and the Hessian times a vector is the dual part
+//! of the gradient (1e-8), by reverse over reverse, forward over reverse, and reverse over forward.
+//! Errors are relative to the largest number of the value compared.
+
+mod graphs;
+
+use graphs::{Loss, corpus, lstm, rnn};
+use retrograd_compiler::differentiate::{DifferentiateError, gradient, jvp, vjp};
+use retrograd_compiler::interpret::{Values, interpret, random_values, seed_tangents};
+use retrograd_compiler::ir::{Binary, Extent, Graph, Op, Program, Sizes, Type, Unary};
+
+const SIZES: [(usize, usize); 4] = [(1, 1), (2, 3), (4, 2), (3, 1)];
+
+fn sizes((steps, batch): (usize, usize)) -> Sizes {
+    // The second time axis has another length.
+    Sizes { batch, steps: vec![steps, 1 + steps % 3] }
+}
+
+/// The program's invariants hold, ports have names of their own, and its text is read back as the same text.
+fn check_form(program: &Program) {
+    program.verify().expect("a pass keeps the invariants");
+    for v in program.graph.values() {
+        let Op::Scan(scan) = program.graph.op(v) else { continue };
+        let ports = [&scan.captures, &scan.each, &scan.yields, &scan.sums].into_iter().flatten().map(|p| &p.name);
+        let mut names: Vec<_> = ports.chain(scan.carries.iter().map(|c| &c.name)).collect();
+        let ports = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), ports, "names of scan {} are distinct", scan.name);
+    }
+    let text = program.to_string();
+    let again = Program::parse(&text).expect("a program's text is read back");
+    assert_eq!(again.to_string(), text);
+}
+
+fn close(what: &str, given: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(given.len(), expected.len(), "{what}");
+    let scale = expected.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+    for (i, (g, e)) in given.iter().zip(expected).enumerate() {
+        assert!((g - e).abs() <= tolerance * scale, "{what}[{i}]: {g} instead of {e}, scale {scale}");
+    }
+}
+
+fn names(p: &Program) -> Vec<String> {
+    p.parameters.iter().map(|p| p.name.clone()).collect()
+}
+
+fn re(values: &Values, name: &str) -> Vec<f64> {
+    values[name].x.iter().map(|x| x.re).collect()
+}
+
+fn du(values: &Values, name: &str) -> Vec<f64> {
+    values[name].x.iter().map(|x| x.du).collect()
+}
+
+/// The direction of the parameters as inputs `dot.p` and `v.p`.
+fn with_direction(p: &Program, values: &Values) -> Values {
+    let mut given = values.clone();
+    for name in names(p) {
+        let mut direction = values[&name].clone();
+        direction.x.iter_mut().for_each(|x| (x.re, x.du) = (x.du, 0.0));
+        given.insert(format!("dot.{name}"), direction.clone());
+        given.insert(format!("v.{name}"), direction);
+        given.get_mut(&name).expect("a parameter").x.iter_mut().for_each(|x| x.du = 0.0);
+    }
+    given
+}
+
+fn check_gradient(name: &str, p: &Program, sizes: &Sizes) {
+    let joint = p.backward().expect("an objective");
+    check_form(&joint);
+    let values = random_values(p, sizes, 7);
+    let run = interpret(&joint, &values, sizes);
+    for (output, data) in &interpret(p, &values, sizes).outputs {
+        assert_eq!(run.outputs[output], *data, "{name}: output {output} is what it was");
+    }
+    let mut directional = 0.0;
+    let mut direction = values.clone();
+    seed_tangents(&mut direction, &names(p), 3);
+    for parameter in names(p) {
+        let given = re(&run.outputs, &format!("d.{parameter}"));
+        let expected: Vec<f64> = (0..values[&parameter].x.len())
+            .map(|i| {
+                let mut values = values.clone();
+                values.get_mut(&parameter).expect("a parameter").x[i].du = 1.0;
+                interpret(p, &values, sizes).objective.expect("an objective").du
+            })
+            .collect();
+        close(&format!("{name} {sizes:?}: d.{parameter}"), &given, &expected, 1e-10);
+        directional += given.iter().zip(&direction[&parameter].x).map(|(g, x)| g * x.du).sum::<f64>();
+    }
+    // A difference sees what `stop_gradient` hides.
+    direction.get_mut("stopped").into_iter().flat_map(|data| &mut data.x).for_each(|x| x.du = 0.0);
+    let at = |h: f64| {
+        let mut values = direction.clone();
+        values.values_mut().flat_map(|data| &mut data.x).for_each(|x| (x.re, x.du) = (x.re + h * x.du, 0.0));
+        interpret(p, &values, sizes).objective.expect("an objective").re
+    };
+    let h = 1e-4;
+    let difference = (8.0 * (at(h) - at(-h)) - (at(2.0 * h) - at(-2.0 * h))) / (12.0 * h);
+    close(&format!("{name} {sizes:?}: finite difference"), &[directional], &[difference], 1e-6);
+}
+
+fn check_jvp(name: &str, p: &Program, sizes: &Sizes) {
+    let joint = p.jvp().expect("names are free");
+    check_form(&joint);
+    let mut values = random_values(p, sizes, 7);
+    seed_tangents(&mut values, &names(p), 3);
+    let expected = interpret(p, &values, sizes);
+    let run = interpret(&joint, &with_direction(p, &values), sizes);
+    for (output, v) in &p.outputs {
+        if p.ty(*v).is_float() {
+            let given = re(&run.outputs, &format!("dot.{output}"));
+            close(&format!("{name} {sizes:?}: dot.{output}"), &given, &du(&expected.outputs, output), 1e-10);
+        }
+    }
+    let objective = expected.objective.expect("an objective").du;
+    close(&format!("{name} {sizes:?}: dot.objective"), &re(&run.outputs, "dot.objective"), &[objective], 1e-10);
+}
+
+/// The program of ⟨gradient, v⟩ with the inputs `v.p`.
+fn along(p: &Program) -> Program {
+    let mut along = p.backward().expect("an objective");
+    let outputs = std::mem::take(&mut along.outputs);
+    let mut parts = Vec::new();
+    for parameter in &p.parameters {
+        let name = format!("v.{}", parameter.name);
+        let gradient = outputs.iter().find(|(n, _)| *n == format!("d.{}", parameter.name)).expect("reverse mode's").1;
+        let v = graphs::input(&mut along, &name, p.ty(parameter.value).clone());
+        let product = along.graph.binary(Binary::Mul, gradient, v);
+        parts.push(graphs::total(&mut along.graph, product));
+    }
+    along.objective = parts.into_iter().reduce(|a, b| along.graph.binary(Binary::Add, a, b));
+    along
+}
+
+fn check_hessian(name: &str, p: &Program, sizes: &Sizes) {
+    let joint = p.backward().expect("an objective");
+    let mut values = random_values(p, sizes, 7);
+    seed_tangents(&mut values, &names(p), 3);
+    let expected = interpret(&joint, &values, sizes);
+    let given = with_direction(p, &values);
+
+    let reverse_reverse = along(p).backward().expect("an objective");
+    let forward_reverse = joint.jvp().expect("names are free");
+    let mut forward = p.jvp().expect("names are free");
+    forward.objective = forward.output("dot.objective");
+    let reverse_forward = forward.backward().expect("an objective");
+    for (mode, program, prefix) in [
+        ("reverse over reverse", reverse_reverse, "d."),
+        ("forward over reverse", forward_reverse, "dot.d."),
+        ("reverse over forward", reverse_forward, "d."),
+    ] {
+        check_form(&program);
+        let run = interpret(&program, &given, sizes);
+        for parameter in names(p) {
+            let product = re(&run.outputs, &format!("{prefix}{parameter}"));
+            let expected = du(&expected.outputs, &format!("d.{parameter}"));
+            close(&format!("{name} {sizes:?}: {mode}, {parameter}"), &product, &expected, 1e-8);
+        }
+    }
+}
+
+#[test]
+fn reverse_mode_agrees_with_dual_numbers_and_finite_differences() {
+    for (name, p) in corpus() {
+        check_form(&p);
+        for s in SIZES {
+            check_gradient(name, &p, &sizes(s));
+        }
+    }
+}
+
+#[test]
+fn forward_mode_agrees_with_dual_numbers() {
+    for (name, p) in corpus() {
+        for s in SIZES {
+            check_jvp(name, &p, &sizes(s));
+        }
+    }
+}
+
+#[test]
+fn second_order_agrees_with_dual_numbers_of_the_gradient() {
+    for (name, p) in corpus() {
+        for s in SIZES {
+            check_hessian(name, &p, &sizes(s));
+        }
+    }
+}
+
+/// The derivative of the Hessian's product, of which the vector is held.
+#[test]
+fn third_order_is_second_order_again() {
+    for p in [rnn(Loss::Mixed), lstm()] {
+        let hessian = along(&p).backward().expect("an objective");
+        let third = hessian.jvp().expect("names are free");
+        check_form(&third);
+        let sizes = Sizes::new(3, 2);
+        let mut values = random_values(&hessian, &sizes, 5);
+        seed_tangents(&mut values, &names(&p), 9);
+        let expected = interpret(&hessian, &values, &sizes);
+        let mut given = with_direction(&p, &values);
+        for name in names(&p) {
+            let held = format!("v.{name}");
+            given.insert(held.clone(), values[&held].clone());
+        }
+        let run = interpret(&third, &given, &sizes);
+        for name in names(&p) {
+            let expected = du(&expected.outputs, &format!("d.{name}"));
+            close(&name, &re(&run.outputs, &format!("dot.d.{name}")), &expected, 1e-8);
+        }
+    }
+}
+
+#[test]
+fn the_lstm_saves_its_gates_and_states_once() {
+    let joint = lstm().backward().expect("an objective");
+    let scans: Vec<_> = joint
+        .graph
+        .values()
+        .filter_map(|v| match joint.graph.op(v) {
+            Op::Scan(scan) => Some(scan),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(scans.len(), 2, "forward and backward");
+    let saved: Vec<&str> = scans[0].yields.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(saved, ["out", "h.before", "c.before", "sigmoid", "sigmoid.2", "sigmoid.3", "tanh", "tanh.2"]);
+    assert!(scans[1].reverse && !scans[0].reverse);
+    assert_eq!(scans[1].name, "d.lstm");
+    // What the step computes again: the products, the transcendental functions never.
+    let costly = |op: &Op| matches!(op, Op::Unary(Unary::Tanh | Unary::Sigmoid) | Op::Dot);
+    assert!(!scans[1].body.values().any(|v| costly(scans[1].body.op(v))));
+}
+
+/// a + b of two costly values is one sequence if only the sum is needed, and none if both are there anyway.
+#[test]
+fn computing_again_never_saves_more_than_saving() {
+    let yields = |both: bool| {
+        let p = graphs::sum_of_two(both);
+        let joint = p.backward().expect("an objective");
+        let scan = joint.graph.values().find_map(|v| match joint.graph.op(v) {
+            Op::Scan(scan) => Some(scan.yields.iter().map(|p| p.name.clone()).collect::<Vec<_>>()),
+            _ => None,
+        });
+        scan.expect("a scan")
+    };
+    assert_eq!(yields(false), ["y", "add"]);
+    assert_eq!(yields(true), ["y", "sin", "sin.2"]);
+}
+
+#[test]
+fn the_joint_program_is_deterministic() {
+    for (_, p) in corpus() {
+        let text = |p: Program| format!("{:?}", p.graph.values().map(|v| p.graph.node(v)).collect::<Vec<_>>());
+        assert_eq!(text(p.backward().expect("an objective")), text(p.backward().expect("an objective")));
+    }
+}
+
+#[test]
+fn what_was_there_keeps_its_place() {
+    for (name, p) in corpus() {
+        let joint = p.backward().expect("an objective");
+        for v in p.graph.values() {
+            assert_eq!(p.graph.ty(v), joint.graph.ty(v), "{name}");
+            assert_eq!(p.graph.operands(v), joint.graph.operands(v), "{name}");
+        }
+    }
+}
+
+/// ⟨ct, J t⟩ = ⟨Jᵀ ct, t⟩ for several values at once, among them ones that depend on each other.
+#[test]
+fn vjp_is_the_transpose_of_jvp() {
+    let p = lstm();
+    let ends = [p.output("h").expect("an output"), p.objective.expect("an objective")];
+    let starts: Vec<_> = p.parameters.iter().map(|p| p.value).chain([ends[0]]).collect();
+    let mut q = p.clone();
+    let leaf = |q: &mut Program, name: String, like| {
+        let value = q.graph.leaf(Op::Input(name.clone()), p.ty(like).clone());
+        q.inputs.push(retrograd_compiler::ir::Input { name, value, bound: None });
+        value
+    };
+    let cts: Vec<_> = ends.iter().enumerate().map(|(i, &v)| (v, leaf(&mut q, format!("ct{i}"), v))).collect();
+    let ts: Vec<_> = starts.iter().enumerate().map(|(i, &v)| (v, leaf(&mut q, format!("t{i}"), v))).collect();
+    let forward = jvp(&mut q.graph, &ts, &ends);
+    let backward = vjp(&mut q.graph, &cts, &starts);
+    let mut pairs = |side: &str, pairs: Vec<_>| {
+        let parts: Vec<_> = pairs
+            .into_iter()
+            .map(|(a, b)| {
+                let product = q.graph.binary(Binary::Mul, a, b);
+                graphs::total(&mut q.graph, product)
+            })
+            .collect();
+        let sum = parts.into_iter().reduce(|a, b| q.graph.binary(Binary::Add, a, b)).expect("some");
+        q.outputs.push((side.to_string(), sum));
+    };
+    pairs("left", cts.iter().zip(forward).map(|(&(_, ct), t)| (ct, t.expect("a tangent"))).collect());
+    pairs("right", backward.into_iter().zip(&ts).map(|(ct, &(_, t))| (ct, t)).collect());
+    check_form(&q);
+    for s in SIZES {
+        let sizes = sizes(s);
+        let run = interpret(&q, &random_values(&q, &sizes, 11), &sizes);
+        close("left", &re(&run.outputs, "left"), &re(&run.outputs, "right"), 1e-12);
+    }
+}
+
+#[test]
+fn no_path_gives_none_forward_and_zeros_backward() {
+    let mut g = Graph::new();
+    let x = g.leaf(Op::Parameter("x".into()), Type::float(Extent::Shared, 3));
+    let y = g.leaf(Op::Parameter("y".into()), Type::float(Extent::Shared, 3));
+    let stopped = g.add(Op::StopGradient, &[x]);
+    let product = g.binary(Binary::Mul, stopped, stopped);
+    let objective = graphs::total(&mut g, product);
+    let t = g.constant(1.0, g.ty(x).clone());
+    assert_eq!(jvp(&mut g, &[(x, t)], &[objective, x]), [None, Some(t)]);
+    let before = g.len();
+    for ct in gradient(&mut g, objective, &[x, y, x]) {
+        assert!(matches!(g.op(ct), Op::Constant(zero) if *zero == 0.0));
+        assert_eq!(*g.ty(ct), Type::float(Extent::Shared, 3));
+    }
+    assert_eq!(g.len(), before + 4, "the one and the zeros");
+}
+
+#[test]
+fn a_program_without_one_number_to_minimise_is_refused() {
+    let mut p = rnn(Loss::Last);
+    let taken = p.backward().expect("an objective").backward();
+    assert_eq!(
+        taken.expect_err("d.w_x is there").to_string(),
+        "program `rnn` has the name `d.w_x` already, which its derivative would take; rename it"
+    );
+    p.objective = p.output("h");
+    let wide = p.backward().expect_err("a sequence");
+    assert!(matches!(&wide, DifferentiateError::Objective { .. }));
+    assert_eq!(
+        wide.to_string(),
+        "the objective of program `rnn` is f32[B, 3]; it must be one number, f32: sum or average it first"
+    );
+    p.objective = None;
+    assert_eq!(
+        p.backward().expect_err("nothing").to_string(),
+        "program `rnn` has no objective to differentiate; give it one with `minimize`"
+    );
+}

@@ -1,0 +1,547 @@
+//! What a run must keep to go on later: named tensors and notes, in one file.
+//!
+//! The format is [safetensors](https://github.com/huggingface/safetensors), so that the weights can be read
+//! elsewhere. Its header carries our notes, the version of the format, and a checksum over all tensors and notes:
+//! what is loaded is bit for bit what was saved, or an error.
+//!
+//! Saving writes a new file next to the old one, flushes it to the disk, and renames it over the old: at every
+//! moment, also after a crash, the path holds one whole checkpoint, the old one or the new one.
+//!
+//! Loading gives all that is in the file. The caller takes out what it needs with its shape, and ends with
+//! [`finish`](Checkpoint::finish), which refuses what is left over: a checkpoint of another program.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ndarray::ArrayD;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::error::CheckpointError;
+use crate::init::{FNV_START, fnv1a};
+
+/// The format that this version writes and reads.
+const FORMAT: &str = "retrograd 1";
+const FAMILY: &str = "retrograd ";
+/// Keys of the header: two of the format, the others are notes behind a prefix.
+const FORMAT_KEY: &str = "format";
+const CHECKSUM_KEY: &str = "checksum";
+const NOTE: &str = "note.";
+
+/// A tensor of one of the element types that a run keeps.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tensor {
+    /// Weights, moments, states.
+    F32(ArrayD<f32>),
+    /// The same of a run in 64 bits.
+    F64(ArrayD<f64>),
+    /// Labels and indices.
+    I32(ArrayD<i32>),
+    /// Counters and seeds.
+    U64(ArrayD<u64>),
+}
+
+/// An element type of a [`Tensor`].
+pub trait Element: Copy + Sized {
+    /// Name in texts.
+    const NAME: &'static str;
+    /// The tensor of such elements.
+    fn wrap(array: ArrayD<Self>) -> Tensor;
+    /// The elements, if they are of this type.
+    fn unwrap(tensor: Tensor) -> Result<ArrayD<Self>, Tensor>;
+}
+
+macro_rules! elements {
+    ($($element:ident $variant:ident),*) => {
+        $(impl Element for $element {
+            const NAME: &'static str = stringify!($element);
+            fn wrap(array: ArrayD<$element>) -> Tensor {
+                Tensor::$variant(array)
+            }
+            fn unwrap(tensor: Tensor) -> Result<ArrayD<$element>, Tensor> {
+                match tensor {
+                    Tensor::$variant(array) => Ok(array),
+                    other => Err(other),
+                }
+            }
+        })*
+
+        impl Tensor {
+            /// Dimensions.
+            pub fn shape(&self) -> &[usize] {
+                match self {
+                    $(Tensor::$variant(a) => a.shape(),)*
+                }
+            }
+
+            /// Name of the element type.
+            pub fn element(&self) -> &'static str {
+                match self {
+                    $(Tensor::$variant(_) => $element::NAME,)*
+                }
+            }
+
+            fn dtype(&self) -> Dtype {
+                match self {
+                    $(Tensor::$variant(_) => Dtype::$variant,)*
+                }
+            }
+
+            /// Elements in row-major order, little-endian.
+            fn bytes(&self) -> Vec<u8> {
+                match self {
+                    $(Tensor::$variant(a) => a.iter().flat_map(|x| x.to_le_bytes()).collect(),)*
+                }
+            }
+
+            /// `None` for element types that are not kept. The view's bytes are as many as its shape asks for.
+            fn from_view(view: &TensorView) -> Option<Tensor> {
+                Some(match view.dtype() {
+                    $(Dtype::$variant => {
+                        let (values, rest) = view.data().as_chunks();
+                        assert!(rest.is_empty(), "safetensors checks the length of tensors");
+                        let values = values.iter().map(|&b| $element::from_le_bytes(b)).collect();
+                        let array = ArrayD::from_shape_vec(view.shape(), values);
+                        Tensor::$variant(array.expect("safetensors checks the length of tensors"))
+                    })*
+                    _ => return None,
+                })
+            }
+        }
+    };
+}
+elements!(f32 F32, f64 F64, i32 I32, u64 U64);
+
+/// Named tensors and notes.
+///
+/// ```
+/// use ndarray::ArrayD;
+/// use retrograd_runtime::checkpoint::Checkpoint;
+/// # let dir = std::env::temp_dir().join(format!("retrograd-doc-{}", std::process::id()));
+/// # std::fs::create_dir_all(&dir)?;
+/// # let path = dir.join("model.safetensors");
+/// let mut saved = Checkpoint::new();
+/// saved.insert("gates.w", ArrayD::<f32>::ones(vec![2, 3]));
+/// saved.note("steps", 1200);
+/// saved.save(&path)?;
+///
+/// let mut loaded = Checkpoint::load(&path)?;
+/// let steps: u64 = loaded.take_note("steps")?;
+/// let w: ArrayD<f32> = loaded.take("gates.w", &[2, 3])?;
+/// loaded.finish()?;
+/// # assert_eq!((steps, w.sum()), (1200, 6.0));
+/// # std::fs::remove_dir_all(&dir)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Checkpoint {
+    /// The file that it is from, for texts of errors.
+    path: PathBuf,
+    tensors: BTreeMap<String, Tensor>,
+    notes: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Nothing yet.
+    pub fn new() -> Checkpoint {
+        Checkpoint::default()
+    }
+
+    /// Adds a tensor; one of the same name is replaced.
+    pub fn insert<A: Element>(&mut self, name: impl Into<String>, array: ArrayD<A>) {
+        self.tensors.insert(name.into(), A::wrap(array));
+    }
+
+    /// Adds a note: anything small that prints and parses back, such as the number of steps.
+    pub fn note(&mut self, key: impl Into<String>, value: impl ToString) {
+        self.notes.insert(key.into(), value.to_string());
+    }
+
+    /// Names of the tensors, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The text of a note, if there is one.
+    pub fn get_note(&self, key: &str) -> Option<&str> {
+        self.notes.get(key).map(String::as_str)
+    }
+
+    /// Takes a tensor out.
+    ///
+    /// # Errors
+    /// It is not there, or of another element type or shape.
+    pub fn take<A: Element>(&mut self, name: &str, shape: &[usize]) -> Result<ArrayD<A>, CheckpointError> {
+        let (path, name) = (self.path.clone(), name.to_string());
+        let Some(tensor) = self.tensors.remove(&name) else {
+            return Err(CheckpointError::MissingTensor { path, name });
+        };
+        let array = match A::unwrap(tensor) {
+            Ok(array) => array,
+            Err(tensor) => {
+                let (found, expected) = (tensor.element(), A::NAME);
+                return Err(CheckpointError::WrongDType { path, name, found, expected });
+            }
+        };
+        if array.shape() != shape {
+            let (found, expected) = (array.shape().to_vec(), shape.to_vec());
+            return Err(CheckpointError::WrongShape { path, name, found, expected });
+        }
+        Ok(array)
+    }
+
+    /// Takes a note out.
+    ///
+    /// # Errors
+    /// It is not there or does not parse.
+    pub fn take_note<V: FromStr>(&mut self, key: &str) -> Result<V, CheckpointError> {
+        let found = self.notes.remove(key);
+        found.as_deref().and_then(|text| text.parse().ok()).ok_or_else(|| CheckpointError::Note {
+            path: self.path.clone(),
+            key: key.to_string(),
+            found,
+            expected: std::any::type_name::<V>(),
+        })
+    }
+
+    /// Nothing may be left of the tensors. Notes may.
+    ///
+    /// # Errors
+    /// The names of tensors that nobody took.
+    pub fn finish(self) -> Result<(), CheckpointError> {
+        match self.tensors.is_empty() {
+            true => Ok(()),
+            false => Err(CheckpointError::UnknownTensors { path: self.path, left: self.tensors.into_keys().collect() }),
+        }
+    }
+
+    /// Writes the file. On an error, and after a crash at any moment, the file that was there before is untouched.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), CheckpointError> {
+        let path = path.as_ref();
+        let bytes = self.to_bytes();
+        replace(path, &bytes).map_err(|reason| CheckpointError::Io {
+            action: "write",
+            path: path.to_path_buf(),
+            reason,
+        })
+    }
+
+    /// Reads a file and verifies all of it.
+    ///
+    /// # Errors
+    /// It cannot be read, is something else, is damaged, or was written by a later version.
+    pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint, CheckpointError> {
+        let path = path.as_ref().to_path_buf();
+        match fs::read(&path) {
+            Ok(bytes) => Checkpoint::from_bytes(path, &bytes),
+            Err(reason) => Err(CheckpointError::Io { action: "read", path, reason }),
+        }
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let bytes: Vec<Vec<u8>> = self.tensors.values().map(Tensor::bytes).collect();
+        let mut header = HashMap::from([
+            (FORMAT_KEY.to_string(), FORMAT.to_string()),
+            (CHECKSUM_KEY.to_string(), self.checksum(bytes.iter().map(Vec::as_slice))),
+        ]);
+        header.extend(self.notes.iter().map(|(key, text)| (format!("{NOTE}{key}"), text.clone())));
+        let views = self.tensors.iter().zip(&bytes).map(|((name, tensor), bytes)| {
+            let view = TensorView::new(tensor.dtype(), tensor.shape().to_vec(), bytes);
+            (name, view.expect("as many bytes as the shape asks for"))
+        });
+        safetensors::serialize(views, Some(header)).expect("names and shapes are a small part of a file")
+    }
+
+    fn from_bytes(path: PathBuf, bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
+        let other = |reason: String| CheckpointError::NotACheckpoint { path: path.clone(), reason };
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| other(e.to_string()))?;
+        let file = SafeTensors::deserialize(bytes).map_err(|e| other(e.to_string()))?;
+        let mut header = header.metadata().clone().unwrap_or_default();
+        match header.remove(FORMAT_KEY) {
+            Some(format) if format == FORMAT => {}
+            Some(found) if found.starts_with(FAMILY) => {
+                return Err(CheckpointError::Version { path, found, supported: FORMAT });
+            }
+            _ => return Err(other(format!("its header has no `{FORMAT_KEY}` of `{FORMAT}`"))),
+        }
+        let stated = header.remove(CHECKSUM_KEY);
+
+        let mut checkpoint = Checkpoint { path: path.clone(), ..Checkpoint::default() };
+        for (key, text) in header {
+            let key = key.strip_prefix(NOTE).ok_or_else(|| other(format!("its header has an unknown key `{key}`")))?;
+            checkpoint.notes.insert(key.to_string(), text);
+        }
+        let mut data = BTreeMap::new();
+        for (name, view) in file.tensors() {
+            let Some(tensor) = Tensor::from_view(&view) else {
+                return Err(other(format!("tensor `{name}` is of {}, which no checkpoint has", view.dtype())));
+            };
+            data.insert(name.clone(), view.data());
+            checkpoint.tensors.insert(name, tensor);
+        }
+        if stated != Some(checkpoint.checksum(data.into_values())) {
+            return Err(CheckpointError::Damaged { path });
+        }
+        Ok(checkpoint)
+    }
+
+    /// A hash over all notes and tensors, given the bytes of the tensors in order. Each text goes in behind its
+    /// length, so that no two checkpoints run together to the same bytes.
+    fn checksum<'b>(&self, data: impl Iterator<Item = &'b [u8]>) -> String {
+        let mut hash = FNV_START;
+        let mut add = |bytes: &[u8]| {
+            hash = fnv1a(fnv1a(hash, &(bytes.len() as u64).to_le_bytes()), bytes);
+        };
+        add(&(self.notes.len() as u64).to_le_bytes());
+        for (key, text) in &self.notes {
+            add(key.as_bytes());
+            add(text.as_bytes());
+        }
+        for ((name, tensor), bytes) in self.tensors.iter().zip(data) {
+            add(name.as_bytes());
+            add(tensor.element().as_bytes());
+            add(&tensor.shape().iter().flat_map(|&d| (d as u64).to_le_bytes()).collect::<Vec<u8>>());
+            add(bytes);
+        }
+        format!("{hash:016x}")
+    }
+}
+
+/// Puts a file with these bytes in the place of `path` in one step.
+///
+/// The bytes are on the disk before the rename, and the rename is on the disk before this returns.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+    let Some(name) = path.file_name() else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path does not name a file"));
+    };
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    // A name of its own for each save, so that two of them do not write into one file.
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}.{}.tmp", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed)));
+    let temporary = directory.join(temporary);
+
+    let write = || {
+        let mut file = File::create_new(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    if let Err(e) = write() {
+        // The first error is the one to tell of.
+        let _ = fs::remove_file(&temporary);
+        return Err(e);
+    }
+    // A directory can be opened and flushed on Unix only; elsewhere the rename is as durable as the system makes it.
+    #[cfg(unix)]
+    File::open(directory)?.sync_all()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::arr0;
+
+    use super::*;
+
+    /// A directory of one test, removed at its end.
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Dir {
+            let dir = std::env::temp_dir().join(format!("retrograd-checkpoint-{name}-{}", std::process::id()));
+            fs::create_dir_all(&dir).unwrap();
+            Dir(dir)
+        }
+
+        fn file(&self) -> PathBuf {
+            self.0.join("model.safetensors")
+        }
+
+        fn entries(&self) -> Vec<String> {
+            fs::read_dir(&self.0).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn array<A: Clone>(shape: &[usize], values: &[A]) -> ArrayD<A> {
+        ArrayD::from_shape_vec(shape, values.to_vec()).unwrap()
+    }
+
+    fn sample() -> Checkpoint {
+        let mut c = Checkpoint::new();
+        c.insert("gates.w", array(&[2, 3], &[1.0f32, -0.0, f32::MIN_POSITIVE / 4.0, 3.4e38, -1e-30, 0.1]));
+        c.insert("gates.b", array(&[2], &[f64::MAX, 1.0 / 3.0]));
+        c.insert("label", array(&[3, 1], &[i32::MIN, 0, i32::MAX]));
+        c.insert("steps", arr0(u64::MAX).into_dyn());
+        c.insert("nothing", array::<f32>(&[0, 4], &[]));
+        c.note("cell", "lstm \"wide\" λ");
+        c.note("rate", 3e-3f64);
+        c
+    }
+
+    #[test]
+    fn what_is_loaded_is_what_was_saved() {
+        let dir = Dir::new("round");
+        sample().save(dir.file()).unwrap();
+        let loaded = Checkpoint::load(dir.file()).unwrap();
+        assert_eq!((&loaded.tensors, &loaded.notes), (&sample().tensors, &sample().notes));
+        assert_eq!(dir.entries(), ["model.safetensors"], "nothing else is left in the directory");
+    }
+
+    #[test]
+    fn bits_survive() {
+        // Signed zeros, infinities, subnormals and NaNs with their payloads, which `==` cannot see.
+        let bits = [0x8000_0000, 0x7f80_0000, 0xff80_0000, 0x7fc0_0001, 0xffc1_2345, 0x0000_0001, 0x807f_ffff];
+        let wide = [0x7ff8_0000_0000_0001, 0xfff8_dead_beef_0000, 1u64, 1 << 63];
+        let dir = Dir::new("bits");
+        let mut saved = Checkpoint::new();
+        // A view in another order than memory: what counts is the logical order.
+        saved.insert("f32", array(&[7], &bits).mapv(f32::from_bits));
+        saved.insert("f64", array(&[2, 2], &wide).mapv(f64::from_bits).reversed_axes());
+        saved.save(dir.file()).unwrap();
+        let mut loaded = Checkpoint::load(dir.file()).unwrap();
+        assert_eq!(loaded.take::<f32>("f32", &[7]).unwrap().mapv(f32::to_bits), array(&[7], &bits));
+        let f64s = loaded.take::<f64>("f64", &[2, 2]).unwrap().mapv(f64::to_bits);
+        assert_eq!(f64s, array(&[2, 2], &wide).reversed_axes());
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        let bytes = sample().to_bytes();
+        for n in 0..bytes.len() {
+            let result = Checkpoint::from_bytes(PathBuf::from("cut"), &bytes[..n]);
+            assert!(matches!(result, Err(CheckpointError::NotACheckpoint { .. })), "{n} bytes: {result:?}");
+        }
+    }
+
+    #[test]
+    fn every_damaged_byte_is_seen_or_without_effect() {
+        let bytes = sample().to_bytes();
+        let (mut damaged, mut harmless) = (0, 0);
+        for at in 0..bytes.len() {
+            for flip in [0x01, 0x20, 0x80] {
+                let mut bytes = bytes.clone();
+                bytes[at] ^= flip;
+                match Checkpoint::from_bytes(PathBuf::new(), &bytes) {
+                    Ok(c) => {
+                        assert_eq!(c, sample(), "byte {at} ^ {flip:#x}");
+                        harmless += 1;
+                    }
+                    Err(CheckpointError::Damaged { .. }) => damaged += 1,
+                    Err(_) => {}
+                }
+            }
+        }
+        assert!(damaged > 100, "the checksum found {damaged}");
+        assert!(harmless < 10, "{harmless} were let pass");
+    }
+
+    #[test]
+    fn a_failed_save_leaves_what_was_there() {
+        let dir = Dir::new("fail");
+        // A directory cannot be replaced by a file: the rename fails after all has been written.
+        fs::create_dir_all(dir.file().join("inside")).unwrap();
+        let e = sample().save(dir.file()).unwrap_err();
+        assert!(matches!(e, CheckpointError::Io { action: "write", .. }), "{e:?}");
+        assert_eq!(dir.entries(), ["model.safetensors"], "no temporary file is left");
+        assert!(dir.file().join("inside").is_dir());
+
+        let e = sample().save(dir.0.join("absent").join("model")).unwrap_err();
+        assert!(e.to_string().starts_with("cannot write "), "{e}");
+        assert!(matches!(sample().save("/").unwrap_err(), CheckpointError::Io { .. }));
+    }
+
+    #[test]
+    fn a_save_replaces_the_whole_file() {
+        let dir = Dir::new("replace");
+        sample().save(dir.file()).unwrap();
+        let mut small = Checkpoint::new();
+        small.note("steps", 3);
+        small.save(dir.file()).unwrap();
+        let mut loaded = Checkpoint::load(dir.file()).unwrap();
+        assert_eq!((loaded.names().count(), loaded.take_note("steps").ok()), (0, Some(3)));
+    }
+
+    fn text(e: CheckpointError) -> String {
+        e.to_string()
+    }
+
+    #[test]
+    fn what_is_taken_out_must_fit() {
+        let mut c = Checkpoint { path: PathBuf::from("m.st"), ..sample() };
+        assert_eq!(text(c.take::<f32>("gates.v", &[1]).unwrap_err()), "m.st has no tensor `gates.v`");
+        assert_eq!(
+            text(c.take::<f32>("gates.w", &[3, 2]).unwrap_err()),
+            "m.st: tensor `gates.w` has shape [2, 3]; the program takes [3, 2]"
+        );
+        assert_eq!(
+            text(c.take::<f32>("label", &[3, 1]).unwrap_err()),
+            "m.st: tensor `label` is of i32; the program takes f32"
+        );
+        assert_eq!(
+            text(c.take_note::<u64>("cell").unwrap_err()),
+            "m.st: note `cell` is `lstm \"wide\" λ`; a value of type u64 is needed"
+        );
+        assert_eq!(
+            text(c.take_note::<u64>("seed").unwrap_err()),
+            "m.st: note `seed` is missing; a value of type u64 is needed"
+        );
+        assert_eq!(c.take_note::<f64>("rate").unwrap(), 3e-3);
+        assert_eq!(
+            text(c.finish().unwrap_err()),
+            "m.st has tensors that the program does not have: `gates.b`, `nothing`, `steps`"
+        );
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        let dir = Dir::new("other");
+        let refused = |bytes: &[u8]| {
+            fs::write(dir.file(), bytes).unwrap();
+            let text = text(Checkpoint::load(dir.file()).unwrap_err());
+            text.replace(&dir.file().display().to_string(), "FILE")
+        };
+        assert_eq!(refused(b""), "FILE is not a checkpoint: header too small");
+        assert!(refused(b"fn main() { println!(\"a text\"); }").starts_with("FILE is not a checkpoint: "));
+
+        let values = 1.0f32.to_le_bytes();
+        let foreign = |dtype, header: &[(&str, &str)]| {
+            let header = header.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+            let view = TensorView::new(dtype, vec![4 / (dtype.bitsize() / 8)], &values).unwrap();
+            safetensors::serialize([("w", view)], Some(header)).unwrap()
+        };
+        assert_eq!(
+            refused(&foreign(Dtype::F32, &[("format", "pt")])),
+            "FILE is not a checkpoint: its header has no `format` of `retrograd 1`"
+        );
+        assert_eq!(
+            refused(&foreign(Dtype::F32, &[("format", "retrograd 2")])),
+            "FILE has format retrograd 2; this version reads format retrograd 1"
+        );
+        assert_eq!(
+            refused(&foreign(Dtype::BF16, &[("format", FORMAT)])),
+            "FILE is not a checkpoint: tensor `w` is of BF16, which no checkpoint has"
+        );
+        assert_eq!(
+            refused(&foreign(Dtype::F32, &[("format", FORMAT)])),
+            "FILE is damaged: its contents do not match their checksum"
+        );
+        assert!(text(Checkpoint::load(dir.0.join("absent")).unwrap_err()).starts_with("cannot read "));
+    }
+}

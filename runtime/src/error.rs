@@ -1,0 +1,403 @@
+//! What can go wrong between a compiled program and its user.
+//!
+//! A [`RunError`] is always the user's: it says what was given, what is allowed, and where. Our own mistakes are
+//! assertions and never take this form. Checkpoints have their own [`CheckpointError`], which names the file.
+
+use std::path::PathBuf;
+
+use retrograd_compiler::ir::{Axis, DType, Extent, Type};
+
+/// Why a program could not be made ready, run, or continued.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The feed names an input that the program does not have.
+    #[error("the program has no input `{given}`{}; its inputs are {}", did_you_mean(nearest), list(declared))]
+    UnknownInput {
+        /// The name in the feed.
+        given: String,
+        /// The declared name that is most like it.
+        nearest: Option<String>,
+        /// All names of inputs.
+        declared: Vec<String>,
+    },
+    /// An input of the program is not in the feed.
+    #[error("input `{input}` is missing: the program takes {expected}")]
+    MissingInput {
+        /// Its name.
+        input: String,
+        /// Its type.
+        expected: Type,
+    },
+    /// The feed has the same name twice.
+    #[error("input `{input}` is given twice; each is given once in a run")]
+    GivenTwice {
+        /// The name.
+        input: String,
+    },
+    /// A slice that does not fill the shape that was said of it.
+    #[error("input `{input}` has {length} values, but its shape {shape:?} asks for {}", product(shape))]
+    WrongLength {
+        /// Name of the input.
+        input: String,
+        /// The shape in the feed.
+        shape: Vec<usize>,
+        /// Number of values in the feed.
+        length: usize,
+    },
+    /// Floats for integers or the reverse.
+    #[error("input `{input}` has elements of {given}; the program takes {expected}")]
+    WrongDType {
+        /// Name of the input.
+        input: String,
+        /// Element type in the feed.
+        given: DType,
+        /// Type of the input.
+        expected: Type,
+    },
+    /// Too few or too many dimensions.
+    #[error(
+        "input `{input}` has {}: {given:?}; the program takes {expected}, which has {}",
+        dimensions(given.len()),
+        dimensions(rank(expected))
+    )]
+    WrongRank {
+        /// Name of the input.
+        input: String,
+        /// Shape in the feed.
+        given: Vec<usize>,
+        /// Type of the input.
+        expected: Type,
+    },
+    /// The dimensions behind time and batch are not those of the program.
+    #[error("input `{input}` has shape {given:?}; the program takes {expected}")]
+    WrongFeatures {
+        /// Name of the input.
+        input: String,
+        /// Shape in the feed.
+        given: Vec<usize>,
+        /// Type of the input.
+        expected: Type,
+    },
+    /// An input without samples or without steps.
+    #[error("{by} says {} = 0; at least 1 is needed", letter(extent))]
+    EmptyExtent {
+        /// Batch or a time axis.
+        extent: Extent,
+        /// The input, or the call of the feed, that says so.
+        by: String,
+    },
+    /// Two inputs of one run have different sizes of the batch or of a time axis.
+    #[error(
+        "{second} says {letter} = {second_size}, but {first} says {letter} = {first_size}: all inputs of a run agree",
+        letter = letter(extent)
+    )]
+    SizesDiffer {
+        /// Batch or a time axis.
+        extent: Extent,
+        /// The input, or the call of the feed, that was looked at first.
+        first: String,
+        /// What it says.
+        first_size: usize,
+        /// The one that differs.
+        second: String,
+        /// What it says.
+        second_size: usize,
+    },
+    /// No input has the batch or a time axis that the program computes with.
+    #[error(
+        "no input says how large {letter} is; say it with `Feed::{}`",
+        if *extent == Extent::Batch { "batch" } else { "steps" },
+        letter = letter(extent)
+    )]
+    UnknownSize {
+        /// Batch or a time axis.
+        extent: Extent,
+    },
+    /// A size is given for an axis that the program does not have.
+    #[error("the program has no time axis `{given}`; its axes are {}", list(declared))]
+    UnknownAxis {
+        /// The name in the feed.
+        given: String,
+        /// All names of axes.
+        declared: Vec<String>,
+    },
+    /// A label or index beyond what it indexes.
+    #[error("input `{input}` has {value} at {position:?}; allowed are 0 to {}", bound.saturating_sub(1))]
+    OutOfRange {
+        /// Name of the input.
+        input: String,
+        /// Index into the input, all dimensions.
+        position: Vec<usize>,
+        /// The value there.
+        value: i32,
+        /// One more than the largest value allowed.
+        bound: usize,
+    },
+    /// A state is carried from a run with another number of samples.
+    #[error("the feed has B = {given}, but the state carried from the last run has B = {carried}; reset it first")]
+    BatchChanged {
+        /// Samples in the feed.
+        given: usize,
+        /// Samples in the state.
+        carried: usize,
+    },
+    /// An initialiser that cannot fill its parameter.
+    #[error("parameter `{parameter}` cannot be initialised: {rule}")]
+    Initialiser {
+        /// Name of the parameter.
+        parameter: String,
+        /// What is asked for, with the numbers of this case.
+        rule: String,
+    },
+    /// Training has diverged, or an input was not finite.
+    #[error("the loss is {loss} at step {step}: lower the rate, clip the gradient, or look for non-finite inputs")]
+    NonFiniteLoss {
+        /// The step, counted from 1.
+        step: u64,
+        /// The loss.
+        loss: f64,
+    },
+    /// A setting of training that has no meaning.
+    #[error("{setting} is {given}; {allowed}")]
+    Setting {
+        /// What is set.
+        setting: String,
+        /// Its value.
+        given: String,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// The gradient is not a number or too large for one; nothing was learnt from this step.
+    #[error("the norm of the gradient is {norm} at step {step}: lower the rate, or look for non-finite inputs")]
+    NonFiniteGradient {
+        /// The step, counted from 1.
+        step: u64,
+        /// The norm of all gradients together.
+        norm: f64,
+    },
+    /// The program could not be compiled.
+    #[error("program `{program}` could not be compiled: {reason}")]
+    Compile {
+        /// Name of the program.
+        program: String,
+        /// Why.
+        reason: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Saving or loading.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+/// Why a checkpoint could not be written or read. A failed save leaves the file that was there before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The system refused.
+    #[error("cannot {action} {}: {reason}", path.display())]
+    Io {
+        /// What was tried: `read`, `write`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+    /// The file is something else, or damaged in its structure.
+    #[error("{} is not a checkpoint: {reason}", path.display())]
+    NotACheckpoint {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The file was written by a later version.
+    #[error("{} has format {found}; this version reads format {supported}", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// What it says of itself.
+        found: String,
+        /// What can be read.
+        supported: &'static str,
+    },
+    /// The contents are not those that were written.
+    #[error("{} is damaged: its contents do not match their checksum", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A tensor that is needed is not there.
+    #[error("{} has no tensor `{name}`", path.display())]
+    MissingTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// Tensors that nobody took: the checkpoint is of another program.
+    #[error("{} has tensors that the program does not have: {}", path.display(), list(left))]
+    UnknownTensors {
+        /// The file.
+        path: PathBuf,
+        /// Names of the tensors.
+        left: Vec<String>,
+    },
+    /// A tensor of another shape.
+    #[error("{}: tensor `{name}` has shape {found:?}; the program takes {expected:?}", path.display())]
+    WrongShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Shape in the file.
+        found: Vec<usize>,
+        /// Shape that is needed.
+        expected: Vec<usize>,
+    },
+    /// A tensor of another element type.
+    #[error("{}: tensor `{name}` is of {found}; the program takes {expected}", path.display())]
+    WrongDType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Element type in the file.
+        found: &'static str,
+        /// Element type that is needed.
+        expected: &'static str,
+    },
+    /// A note that is needed is missing or does not parse.
+    #[error(
+        "{}: note `{key}` {}; a value of type {expected} is needed",
+        path.display(),
+        found.as_ref().map_or("is missing".to_string(), |f| format!("is `{f}`"))
+    )]
+    Note {
+        /// The file.
+        path: PathBuf,
+        /// Its key.
+        key: String,
+        /// Its text, where there is one.
+        found: Option<String>,
+        /// Type of the value.
+        expected: &'static str,
+    },
+}
+
+/// `B`, `T`, `T1` ...
+fn letter(extent: &Extent) -> &'static str {
+    match extent {
+        Extent::Shared => "the shared extent",
+        Extent::Batch => "B",
+        Extent::Time(axis) => Axis::letter(*axis),
+    }
+}
+
+/// Dimensions of an input of this type in a feed.
+pub(crate) fn rank(ty: &Type) -> usize {
+    outer(ty.extent) + ty.shape.rank()
+}
+
+/// Dimensions in front of the features.
+pub(crate) fn outer(extent: Extent) -> usize {
+    match extent {
+        Extent::Shared => 0,
+        Extent::Batch => 1,
+        Extent::Time(_) => 2,
+    }
+}
+
+fn dimensions(n: usize) -> String {
+    format!("{n} dimension{}", if n == 1 { "" } else { "s" })
+}
+
+fn product(shape: &[usize]) -> String {
+    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).map_or("more than can be counted".into(), |n| n.to_string())
+}
+
+fn did_you_mean(nearest: &Option<String>) -> String {
+    nearest.as_ref().map_or(String::new(), |n| format!(" (did you mean `{n}`?)"))
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".to_string();
+    }
+    names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The candidate most like `name`, if one is near enough to be a slip of the fingers: a third of its letters.
+pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = (name.chars().count() / 3).max(1);
+    candidates.into_iter().map(|c| (edits(name, c), c)).filter(|(d, _)| *d <= limit).min().map(|(_, c)| c)
+}
+
+/// Damerau–Levenshtein distance with adjacent transpositions ("optimal string alignment").
+fn edits(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    // d[i][j]: edits from the first i of a to the first j of b.
+    let mut d = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            d[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let replaced = d[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                let swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+                let best = replaced.min(d[i - 1][j] + 1).min(d[i][j - 1] + 1);
+                if swapped { best.min(d[i - 2][j - 2] + 1) } else { best }
+            };
+        }
+    }
+    d[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_counts_single_edits() {
+        assert_eq!(edits("", "abc"), 3);
+        assert_eq!(edits("rows", "rows"), 0);
+        assert_eq!(edits("rows", "rosw"), 1);
+        assert_eq!(edits("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn a_slip_is_recognised_and_a_stranger_is_not() {
+        assert_eq!(nearest("lables", ["rows", "labels", "label"]), Some("labels"));
+        assert_eq!(nearest("x", ["y"]), Some("y"));
+        assert_eq!(nearest("mask", ["rows", "labels"]), None);
+    }
+
+    #[test]
+    fn texts_say_what_was_given_and_what_is_allowed() {
+        let text = |e: RunError| e.to_string();
+        assert_eq!(
+            text(RunError::UnknownInput {
+                given: "row".into(),
+                nearest: Some("rows".into()),
+                declared: vec!["rows".into(), "label".into()]
+            }),
+            "the program has no input `row` (did you mean `rows`?); its inputs are `rows`, `label`"
+        );
+        assert_eq!(
+            text(RunError::WrongRank {
+                input: "rows".into(),
+                given: vec![7],
+                expected: Type::float(Extent::Time(Axis(0)), 28)
+            }),
+            "input `rows` has 1 dimension: [7]; the program takes f32[T, B, 28], which has 3 dimensions"
+        );
+        assert_eq!(
+            text(RunError::OutOfRange { input: "label".into(), position: vec![3, 1], value: 12, bound: 10 }),
+            "input `label` has 12 at [3, 1]; allowed are 0 to 9"
+        );
+        assert_eq!(
+            text(RunError::UnknownSize { extent: Extent::Time(Axis(1)) }),
+            "no input says how large T1 is; say it with `Feed::steps`"
+        );
+    }
+}

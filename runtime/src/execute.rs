@@ -1,0 +1,634 @@
+//! Runs a plan: binds it to memory for given sizes, then goes through its stages.
+//!
+//! Binding gives every slot its memory and every kernel its addresses; it happens when sizes change, and a run
+//! after that allocates nothing. A loop whose stages all work row by row is split among the team once: each member
+//! takes its rows through all steps with no barrier in between. What sums over rows is split by output. So results
+//! have the same bits whatever the number of threads, and a row's result does not depend on its batch mates.
+//!
+//! This file trusts the plan: that accesses are in range and stages in order. Inputs are checked before they get
+//! here.
+
+use std::cell::UnsafeCell;
+use std::ops::Range;
+use std::sync::Arc;
+
+use retrograd_compiler::codegen::RowBase;
+use retrograd_compiler::ir::{Axis, Extent, Sizes};
+use retrograd_compiler::pipeline::Compiled;
+use retrograd_compiler::plan::{ARENA_SLACK, Access, At, BufferId, Domain, Loop, Port, Rows, Span, Stage, Unit, Work};
+
+use crate::float::Float;
+use crate::gemm::{self, GemmCall, Kernels, PackB, Segment};
+use crate::team::Team;
+
+/// Rows of the whole sequence that a member takes at a time, so that what a stage reads stays in cache for it.
+const CHUNK: usize = 240;
+
+/// Memory of a slot: zeroed, and aligned to a cache line.
+struct Memory {
+    lines: Vec<Line>,
+    bytes: usize,
+}
+
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[expect(dead_code, reason = "memory for others to use")] [u8; 64]);
+
+impl Memory {
+    fn new(bytes: usize) -> Memory {
+        let bytes = bytes + ARENA_SLACK;
+        Memory { lines: vec![Line([0; 64]); bytes.div_ceil(64)], bytes }
+    }
+
+    fn address(&mut self) -> *mut u8 {
+        self.lines.as_mut_ptr().cast()
+    }
+}
+
+/// What each member of the team has for itself.
+struct Own<E> {
+    scratch: Vec<Line>,
+    product: Vec<E>,
+}
+
+/// A compiled program with its memory.
+pub struct Executor<E: Float> {
+    compiled: Arc<Compiled>,
+    memory: Vec<Memory>,
+    sizes: Option<Sizes>,
+    /// For each unit, for each of its stages: the addresses of its accesses.
+    bound: Vec<Vec<Vec<RowBase>>>,
+    /// Address of row 0 of each buffer.
+    buffers: Vec<*mut u8>,
+    team: Team,
+    own: Vec<UnsafeCell<Own<E>>>,
+    /// Parameters have changed since constant stages ran.
+    stale: bool,
+}
+
+// SAFETY: the raw pointers point into `memory`, which the executor owns and which moves with it.
+unsafe impl<E: Float> Send for Executor<E> {}
+
+impl<E: Float> Executor<E> {
+    /// An executor with `threads` members.
+    pub fn new(compiled: Arc<Compiled>, threads: usize) -> Executor<E> {
+        assert_eq!(compiled.precision, E::PRECISION, "a program runs in the precision it was compiled for");
+        let scratch = (0..compiled.kernels.len()).map(|i| compiled.kernels.info(i).scratch).max().unwrap_or(0);
+        let own = (0..threads.max(1))
+            .map(|_| {
+                UnsafeCell::new(Own { scratch: vec![Line([0; 64]); scratch.div_ceil(64) + 8], product: Vec::new() })
+            })
+            .collect();
+        let mut this = Executor {
+            memory: compiled.plan.slots.iter().map(|_| Memory::new(0)).collect(),
+            compiled,
+            sizes: None,
+            bound: Vec::new(),
+            buffers: Vec::new(),
+            team: Team::new(threads.max(1)),
+            own,
+            stale: true,
+        };
+        // Parameters must have their memory before any run.
+        let shared = Sizes { batch: 1, steps: vec![1; usize::from(Axis::MAX)] };
+        this.bind(&shared);
+        this
+    }
+
+    /// The program.
+    pub fn compiled(&self) -> &Arc<Compiled> {
+        &self.compiled
+    }
+
+    /// The sizes of the last run; the smallest before any.
+    pub fn sizes(&self) -> &Sizes {
+        self.sizes.as_ref().expect("an executor is bound from the start")
+    }
+
+    /// Bytes of memory held for values.
+    pub fn memory(&self) -> usize {
+        self.memory.iter().map(|m| m.bytes).sum()
+    }
+
+    /// Makes ready for runs of these sizes. Values per sample or step are lost if sizes change; shared ones stay.
+    pub fn bind(&mut self, sizes: &Sizes) {
+        if self.sizes.as_ref() == Some(sizes) {
+            return;
+        }
+        let plan = &self.compiled.plan;
+        for (memory, slot) in self.memory.iter_mut().zip(&plan.slots) {
+            let bytes = slot.row_bytes * slot.rows.count(sizes);
+            if memory.bytes != bytes + ARENA_SLACK {
+                *memory = Memory::new(bytes);
+            }
+        }
+        let addresses: Vec<*mut u8> = self.memory.iter_mut().map(Memory::address).collect();
+        self.buffers = plan.buffers.iter().map(|b| addresses[b.slot]).collect();
+        self.sizes = Some(sizes.clone());
+        let run = self.run_state();
+        let bound = plan
+            .units
+            .iter()
+            .map(|unit| match unit {
+                Unit::Stage(stage) => vec![run.bases(stage, stage_axis(stage))],
+                Unit::Loop(l) => l.stages.iter().map(|s| run.bases(s, Some(l.axis))).collect(),
+            })
+            .collect();
+        for &(buffer, extent) in &plan.row_counts {
+            let count = sizes.rows(extent) as f64;
+            // SAFETY: the buffer has one row of at least one element.
+            unsafe { *self.buffers[buffer.0].cast::<E>() = E::from_f64(count) };
+        }
+        self.bound = bound;
+        self.stale = true;
+    }
+
+    /// Says that parameters have been written.
+    pub fn parameters_changed(&mut self) {
+        self.stale = true;
+    }
+
+    fn run_state(&self) -> Run<'_, E> {
+        Run {
+            compiled: &self.compiled,
+            buffers: &self.buffers,
+            bound: &self.bound,
+            own: &self.own,
+            sizes: self.sizes.as_ref().expect("bound before it runs"),
+            kernels: Kernels::<E>::detect(),
+            stale: self.stale,
+        }
+    }
+
+    /// Runs the program once. Inputs must have been written.
+    pub fn run(&mut self) {
+        let members = self.team.size();
+        let compiled = Arc::clone(&self.compiled);
+        let mut kernel = 0;
+        for (u, unit) in compiled.plan.units.iter().enumerate() {
+            let run = Run {
+                compiled: &self.compiled,
+                buffers: &self.buffers,
+                bound: &self.bound,
+                own: &self.own,
+                sizes: self.sizes.as_ref().expect("bound before it runs"),
+                kernels: Kernels::<E>::detect(),
+                stale: self.stale,
+            };
+            match unit {
+                Unit::Stage(stage) => {
+                    if run.stale || !stage.constant {
+                        let steps = match stage.domain {
+                            Domain::EachStep(axis) => run.sizes.steps(axis),
+                            _ => 1,
+                        };
+                        self.team.run(&|member| {
+                            for t in 0..steps {
+                                run.stage(stage, &run.bound[u][0], kernel, t, member, members);
+                            }
+                        });
+                    }
+                    kernel += usize::from(matches!(stage.work, Work::Kernel(_)));
+                }
+                Unit::Loop(l) => {
+                    if l.stages.iter().all(works_by_row) {
+                        self.team.run(&|member| run.steps(l, u, kernel, member, members));
+                    } else {
+                        run.steps(l, u, kernel, 0, 1);
+                    }
+                    kernel += l.stages.iter().filter(|s| matches!(s.work, Work::Kernel(_))).count();
+                }
+            }
+        }
+        self.stale = false;
+        for i in 0..compiled.plan.updates.len() {
+            let (value, port, parameter) = &compiled.plan.updates[i];
+            let ports = if *parameter { &compiled.plan.parameters } else { &compiled.plan.inputs };
+            self.copy_port(&value.spans[0], &ports[*port].spans[0], value.extent);
+        }
+        // Updates may have replaced parameters, in place or by copy.
+        if compiled.plan.updates.iter().any(|(_, _, p)| *p) || compiled.plan.writes_parameters() {
+            self.stale = true;
+        }
+    }
+
+    fn copy_port(&mut self, from: &Span, into: &Span, extent: Extent) {
+        let rows = self.sizes.as_ref().expect("bound").rows(extent);
+        let run = self.run_state();
+        for r in 0..rows {
+            let (x, y) = (run.address::<E>(from, 0, r), run.address::<E>(into, 0, r));
+            // SAFETY: both rows are within their buffers, which differ.
+            unsafe { std::ptr::copy_nonoverlapping(x, y, from.len) };
+        }
+    }
+
+    /// Rows of a port, features one behind another, as `f64`-convertible elements.
+    pub fn read<T: Copy>(&self, port: &Port, mut take: impl FnMut(&[T])) {
+        let run = self.run_state();
+        let span = &port.spans[0];
+        for r in 0..run.sizes.rows(port.extent) {
+            // SAFETY: the plan keeps this row for reading, `len` elements from its address.
+            take(unsafe { std::slice::from_raw_parts(run.address::<T>(span, 0, r), span.len) });
+        }
+    }
+
+    /// As [`read`](Executor::read), for writing.
+    pub fn write<T: Copy>(&mut self, port: &Port, mut give: impl FnMut(&mut [T])) {
+        let run = self.run_state();
+        let span = &port.spans[0];
+        for r in 0..run.sizes.rows(port.extent) {
+            // SAFETY: as for reading; `self` is borrowed exclusively and rows do not overlap.
+            give(unsafe { std::slice::from_raw_parts_mut(run.address::<T>(span, 0, r), span.len) });
+        }
+    }
+}
+
+fn stage_axis(stage: &Stage) -> Option<Axis> {
+    match stage.domain {
+        Domain::EachStep(axis) => Some(axis),
+        _ => None,
+    }
+}
+
+/// Whether a stage's rows can be taken through a whole loop by themselves.
+fn works_by_row(stage: &Stage) -> bool {
+    stage.domain == Domain::Batch
+        && !matches!(
+            stage.work,
+            Work::Pack { .. } | Work::ReduceProduct { .. } | Work::ReduceRows { .. } | Work::Scatter { .. }
+        )
+}
+
+/// The part of `0..n` that a member takes; pieces differ by one at most.
+fn part(n: usize, member: usize, members: usize) -> Range<usize> {
+    n * member / members..n * (member + 1) / members
+}
+
+/// What a run reads, shared by the team.
+struct Run<'a, E: Float> {
+    compiled: &'a Compiled,
+    buffers: &'a [*mut u8],
+    bound: &'a [Vec<Vec<RowBase>>],
+    own: &'a [UnsafeCell<Own<E>>],
+    sizes: &'a Sizes,
+    kernels: &'static Kernels<E>,
+    stale: bool,
+}
+
+// SAFETY: members write disjoint rows or disjoint parts of an output, and each its own entry of `own`.
+unsafe impl<E: Float> Sync for Run<'_, E> {}
+
+impl<E: Float> Run<'_, E> {
+    fn stride<T>(&self, access: &Access) -> usize {
+        let buffer = &self.compiled.plan.buffers[access.buffer.0];
+        match access.at {
+            At::Shared => 0,
+            _ if buffer.rows == Rows::One => 0,
+            _ => buffer.stride * size_of::<T>(),
+        }
+    }
+
+    /// First row of an access at step t, as a row number.
+    fn first_row(&self, access: &Access, t: usize) -> usize {
+        let b = self.sizes.batch;
+        match access.at {
+            At::Shared => 0,
+            At::Row(block) => block * b,
+            At::Step(shift) => (t + shift) * b,
+            At::FromEnd(axis, back) => (self.sizes.steps(axis) - back) * b,
+        }
+    }
+
+    fn element_size(&self, buffer: BufferId) -> usize {
+        if self.compiled.plan.buffers[buffer.0].integer { 4 } else { size_of::<E>() }
+    }
+
+    fn bases(&self, stage: &Stage, axis: Option<Axis>) -> Vec<RowBase> {
+        let accesses = stage.reads.iter().chain(&stage.writes);
+        accesses
+            .map(|a| {
+                let row = self.compiled.plan.buffers[a.buffer.0].stride * self.element_size(a.buffer);
+                let base = self.buffers[a.buffer.0].wrapping_add(self.first_row(a, 0) * row);
+                let moves = matches!(a.at, At::Step(_)) && axis.is_some();
+                RowBase { base, step: if moves { (row * self.sizes.batch) as isize } else { 0 } }
+            })
+            .collect()
+    }
+
+    fn address<T>(&self, span: &Span, t: usize, row: usize) -> *mut T {
+        let stride = self.compiled.plan.buffers[span.access.buffer.0].stride * size_of::<T>();
+        let first = self.first_row(&span.access, t) * stride;
+        let row = row * self.stride::<T>(&span.access);
+        self.buffers[span.access.buffer.0].wrapping_add(first + row + span.offset * size_of::<T>()).cast()
+    }
+
+    /// All steps of a loop over one member's rows.
+    fn steps(&self, l: &Loop, unit: usize, first_kernel: usize, member: usize, members: usize) {
+        let steps = self.sizes.steps(l.axis);
+        for i in 0..steps {
+            let t = if l.reverse { steps - 1 - i } else { i };
+            let mut kernel = first_kernel;
+            for (stage, bases) in l.stages.iter().zip(&self.bound[unit]) {
+                self.stage(stage, bases, kernel, t, member, members);
+                kernel += usize::from(matches!(stage.work, Work::Kernel(_)));
+            }
+        }
+    }
+
+    /// One member's part of a stage at step t.
+    fn stage(&self, stage: &Stage, bases: &[RowBase], kernel: usize, t: usize, member: usize, members: usize) {
+        let rows = match stage.domain {
+            Domain::Shared => 1,
+            Domain::Batch | Domain::EachStep(_) => self.sizes.batch,
+            Domain::Time(axis) => self.sizes.batch * self.sizes.steps(axis),
+        };
+        let mine = match stage.domain {
+            Domain::Shared if member > 0 => 0..0,
+            Domain::Shared => 0..1,
+            _ => part(rows, member, members),
+        };
+        match &stage.work {
+            Work::Kernel(k) => {
+                // SAFETY: entry `member` is this member's own.
+                let scratch = unsafe { (*self.own[member].get()).scratch.as_mut_ptr() }.cast();
+                let panels = k.tile.as_ref().map_or(0, |tile| tile.n.div_ceil(self.compiled.plan.target.panel));
+                let (rows, panels) = match (stage.domain, &k.tile) {
+                    (Domain::Shared, Some(_)) => (0..1, part(panels, member, members)),
+                    _ => (mine, 0..panels),
+                };
+                let mut start = rows.start;
+                while start < rows.end {
+                    let end = rows.end.min(start + CHUNK);
+                    // SAFETY: bases were bound for these sizes; members' rows and panels are disjoint.
+                    unsafe { self.compiled.kernels.call(kernel, bases, scratch, t, start..end, panels.clone()) };
+                    start = end;
+                }
+            }
+            // SAFETY: spans are the plan's, within their buffers; rows and parts of members are disjoint.
+            work => unsafe { self.other(stage, work, t, rows, mine, member, members) },
+        }
+    }
+
+    /// Stages that are not generated.
+    #[expect(clippy::too_many_arguments, reason = "where in the run it is")]
+    unsafe fn other(
+        &self,
+        stage: &Stage,
+        work: &Work,
+        t: usize,
+        rows: usize,
+        mine: Range<usize>,
+        member: usize,
+        members: usize,
+    ) {
+        use std::slice::{from_raw_parts as slice, from_raw_parts_mut as slice_mut};
+        let stepwise = matches!(stage.domain, Domain::EachStep(_));
+        let first_step = !stepwise || t == 0;
+        // SAFETY: for all pointers below: `address` gives rows of buffers that are large enough for the span.
+        unsafe {
+            match work {
+                Work::Kernel(_) => unreachable!("generated"),
+                Work::Pack { from, k, n, into, k_total, k_offset } => {
+                    let nr = self.kernels.nr;
+                    let panels = part(n.div_ceil(nr), member, members);
+                    if panels.is_empty() {
+                        return;
+                    }
+                    let len = (k - 1) * from.k_stride + (n - 1) * from.n_stride + 1;
+                    let src = slice(self.buffers[from.buffer.0].cast::<E>().add(from.offset), len);
+                    let matrix = PackB { src, k_stride: from.k_stride, n_stride: from.n_stride, k: *k, n: *n };
+                    let dst = self.buffers[into.0].cast::<E>().add(panels.start * k_total * nr);
+                    let dst = slice_mut(dst, panels.len() * k_total * nr);
+                    gemm::pack_b(&matrix, nr, dst, k_total * nr, *k_offset, panels);
+                }
+                Work::ReduceProduct { a, b, pairs, into, offset, stride } => {
+                    let own = &mut *self.own[member].get();
+                    let c = self.buffers[into.0].cast::<E>().add(*offset);
+                    let (ki, n) = (a.len / pairs, b.len / pairs);
+                    // Rows whose pairs lie one behind another through all rows are one long product.
+                    let (la, lb) =
+                        (self.stride::<E>(&a.access) / size_of::<E>(), self.stride::<E>(&b.access) / size_of::<E>());
+                    let mut job = gemm::ReduceProduct {
+                        a: self.address::<E>(a, t, 0).cast_const(),
+                        lda: la,
+                        ki,
+                        b: self.address::<E>(b, t, 0).cast_const(),
+                        ldb: lb,
+                        n,
+                        rows,
+                        c,
+                        ldc: *stride,
+                        accumulate: !first_step,
+                    };
+                    let units = part(job.units(self.kernels), member, members);
+                    if *pairs == 1 {
+                        gemm::reduce_product(self.kernels, &job, units, &mut own.product);
+                        return;
+                    }
+                    for r in 0..rows {
+                        job.a = self.address::<E>(a, t, r);
+                        job.b = self.address::<E>(b, t, r);
+                        (job.lda, job.ldb, job.rows) = (ki, n, *pairs);
+                        gemm::reduce_product(self.kernels, &job, units.clone(), &mut own.product);
+                        job.accumulate = true;
+                    }
+                }
+                Work::ReduceRows { from, into } => {
+                    let columns = part(from.len, member, members);
+                    let mut job = gemm::ReduceRows {
+                        b: self.address::<E>(from, t, 0).cast_const(),
+                        ldb: self.stride::<E>(&from.access) / size_of::<E>(),
+                        n: from.len,
+                        rows,
+                        c: self.address::<E>(into, t, 0),
+                        accumulate: !first_step,
+                    };
+                    if into.access.at == At::Shared {
+                        gemm::reduce_rows(self.kernels, &job, columns);
+                        return;
+                    }
+                    // To one row per sample: each sample's rows are B apart.
+                    let b = self.sizes.batch;
+                    (job.ldb, job.rows) = (job.ldb * b, rows / b);
+                    for r in 0..b {
+                        job.b = self.address::<E>(from, t, r);
+                        job.c = self.address::<E>(into, t, r);
+                        gemm::reduce_rows(self.kernels, &job, columns.clone());
+                    }
+                }
+                Work::MatrixRows { from, into, m, k, n, packed } => {
+                    let own = &mut *self.own[member].get();
+                    let nr = self.kernels.nr;
+                    let panels = n.div_ceil(nr);
+                    own.product.resize(own.product.len().max(m * panels * nr), E::default());
+                    for r in mine {
+                        let segment = Segment { a: self.address::<E>(from, t, r).cast_const(), am: *k, ak: 1, k: *k };
+                        let call = GemmCall {
+                            segments: &segment,
+                            segment_count: 1,
+                            b: self.buffers[packed.0].cast::<E>().cast_const(),
+                            b_panel: k * nr,
+                            b_k: nr,
+                            c: own.product.as_mut_ptr(),
+                            c_row: nr,
+                            c_panel: m * nr,
+                            m: *m,
+                            panels,
+                            accumulate: 0,
+                        };
+                        (self.kernels.gemm)(&call);
+                        let out = slice_mut(self.address::<E>(into, t, r), m * n);
+                        for (i, out) in out.chunks_exact_mut(*n).enumerate() {
+                            for (p, out) in out.chunks_mut(nr).enumerate() {
+                                out.copy_from_slice(&own.product[p * m * nr + i * nr..][..out.len()]);
+                            }
+                        }
+                    }
+                }
+                Work::MatMul { a, b, into, mkn: [m, k, n], ta, tb } => {
+                    for r in mine {
+                        let x = slice(self.address::<E>(a, t, r).cast_const(), a.len);
+                        let y = slice(self.address::<E>(b, t, r).cast_const(), b.len);
+                        let out = slice_mut(self.address::<E>(into, t, r), m * n);
+                        matmul(x, y, out, [*m, *k, *n], *ta, *tb);
+                    }
+                }
+                Work::Gather { table, index, into, width } => {
+                    let table = self.address::<E>(table, t, 0);
+                    for r in mine {
+                        let index = slice(self.address::<i32>(index, t, r).cast_const(), index.len);
+                        let out = slice_mut(self.address::<E>(into, t, r), into.len);
+                        for (i, out) in index.iter().zip(out.chunks_exact_mut(*width)) {
+                            out.copy_from_slice(slice(table.add(*i as usize * width), *width));
+                        }
+                    }
+                }
+                Work::Scatter { index, from, into, width } => {
+                    if member > 0 {
+                        return;
+                    }
+                    let table = self.address::<E>(into, t, 0);
+                    if first_step {
+                        slice_mut(table, into.len).fill(E::default());
+                    }
+                    for r in 0..rows {
+                        let index = slice(self.address::<i32>(index, t, r).cast_const(), index.len);
+                        let rows = slice(self.address::<E>(from, t, r).cast_const(), from.len);
+                        for (i, row) in index.iter().zip(rows.chunks_exact(*width)) {
+                            let out = slice_mut(table.add(*i as usize * width), *width);
+                            for (o, x) in out.iter_mut().zip(row) {
+                                *o = o.plus(*x);
+                            }
+                        }
+                    }
+                }
+                Work::OneHot { index, into, n } => {
+                    for r in mine {
+                        let index = slice(self.address::<i32>(index, t, r).cast_const(), index.len);
+                        let out = slice_mut(self.address::<E>(into, t, r), into.len);
+                        out.fill(E::default());
+                        for (i, out) in index.iter().zip(out.chunks_exact_mut(*n)) {
+                            out[*i as usize] = E::ONE;
+                        }
+                    }
+                }
+                Work::Argmax { from, into, n } => {
+                    for r in mine {
+                        let scores = slice(self.address::<E>(from, t, r).cast_const(), from.len);
+                        let out = slice_mut(self.address::<i32>(into, t, r), into.len);
+                        for (scores, out) in scores.chunks_exact(*n).zip(out) {
+                            let mut best = 0;
+                            for (i, &x) in scores.iter().enumerate() {
+                                if x.into() > scores[best].into() {
+                                    best = i;
+                                }
+                            }
+                            *out = best as i32;
+                        }
+                    }
+                }
+                Work::ToFloat { from, into } => {
+                    for r in mine {
+                        let x = slice(self.address::<i32>(from, t, r).cast_const(), from.len);
+                        let out = slice_mut(self.address::<E>(into, t, r), into.len);
+                        for (o, &x) in out.iter_mut().zip(x) {
+                            *o = E::from_f64(f64::from(x));
+                        }
+                    }
+                }
+                Work::Copy { from, into, dims, strides, into_strides } => {
+                    let integer = self.compiled.plan.buffers[into.access.buffer.0].integer;
+                    for r in mine {
+                        if integer {
+                            let (x, y) = (self.address::<i32>(from, t, r), self.address::<i32>(into, t, r));
+                            copy(x, y, dims, strides, into_strides);
+                        } else {
+                            let (x, y) = (self.address::<E>(from, t, r), self.address::<E>(into, t, r));
+                            copy(x, y, dims, strides, into_strides);
+                        }
+                    }
+                }
+                Work::Fill { into, value } => {
+                    for r in mine {
+                        slice_mut(self.address::<E>(into, t, r), into.len).fill(E::from_f64(*value));
+                    }
+                }
+                Work::PlaceLast { from, into, axis } => {
+                    let before = (self.sizes.steps(*axis) - 1) * self.sizes.batch;
+                    for r in mine {
+                        let out = slice_mut(self.address::<E>(into, t, r), into.len);
+                        if r < before {
+                            out.fill(E::default());
+                        } else {
+                            out.copy_from_slice(slice(self.address::<E>(from, t, r - before).cast_const(), from.len));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A strided copy.
+///
+/// # Safety
+/// All elements the dimensions and strides reach are readable and writable, and the two do not overlap.
+unsafe fn copy<T: Copy>(from: *const T, into: *mut T, dims: &[usize], strides: &[usize], into_strides: &[usize]) {
+    match dims.split_first() {
+        // SAFETY: by the caller's promise, for the one element that is left.
+        None => unsafe { *into = *from },
+        // SAFETY: by the caller's promise, a dense run.
+        Some((&n, [])) if strides[0] == 1 && into_strides[0] == 1 => unsafe {
+            std::ptr::copy_nonoverlapping(from, into, n);
+        },
+        Some((&n, rest)) => {
+            for i in 0..n {
+                // SAFETY: by the caller's promise, one index further inside.
+                unsafe {
+                    copy(
+                        from.add(i * strides[0]),
+                        into.add(i * into_strides[0]),
+                        rest,
+                        &strides[1..],
+                        &into_strides[1..],
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A small product within one row.
+fn matmul<E: Float>(a: &[E], b: &[E], out: &mut [E], [m, k, n]: [usize; 3], ta: bool, tb: bool) {
+    for r in 0..m {
+        for c in 0..n {
+            let mut sum = 0.0;
+            for i in 0..k {
+                let x: f64 = a[if ta { i * m + r } else { r * k + i }].into();
+                let y: f64 = b[if tb { c * k + i } else { i * n + c }].into();
+                sum += x * y;
+            }
+            out[r * n + c] = E::from_f64(sum);
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! What a run is given: named arrays, borrowed, checked against the program's types before a kernel sees them.
+//!
+//! A [`Feed`] is made anew for each run and holds views only. [`resolve`] matches it with the inputs of a program:
+//! after it, every view has the dtype, rank and features that its input declares, all agree on the batch and on the
+//! length of each time axis (at least 1), and every integer is within the bound of what it indexes. Nothing behind it
+//! checks again.
+//!
+//! The shape of an array is the extent, then the features: `[T, B, features..]` for a sequence,
+//! `[B, features..]` for a value per sample, `[features..]` for a shared one. Views may have any strides.
+//!
+//! Inputs that an update replaces (carried states, moments of an optimiser) belong to the session, not to the feed.
+
+use std::fmt;
+
+use ndarray::{ArrayView, ArrayViewD, Dimension, IxDyn};
+use retrograd_compiler::ir::{Axis, DType, Extent, Input, Program, Sizes, Type};
+
+use crate::error::{RunError, nearest, outer, rank};
+
+/// A borrowed array of one of the element types.
+#[derive(Clone, Debug)]
+pub enum View<'a> {
+    /// Floats.
+    F32(ArrayViewD<'a, f32>),
+    /// Labels and indices.
+    I32(ArrayViewD<'a, i32>),
+}
+
+impl View<'_> {
+    /// Extent and features.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            View::F32(a) => a.shape(),
+            View::I32(a) => a.shape(),
+        }
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        match self {
+            View::F32(_) => DType::F32,
+            View::I32(_) => DType::I32,
+        }
+    }
+}
+
+/// Named arrays for one run.
+///
+/// ```
+/// use retrograd_runtime::feed::Feed;
+/// let rows = ndarray::Array3::<f32>::zeros((50, 8, 28));
+/// let label = [3, 1, 4, 1, 5, 9, 2, 6];
+/// let feed = Feed::new().f32("rows", rows.view()).i32_slice("label", &[8], &label);
+/// # let _ = feed;
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Feed<'a> {
+    arrays: Vec<(&'a str, Result<View<'a>, BadSlice<'a>>)>,
+    batch: Option<usize>,
+    steps: Vec<(&'a str, usize)>,
+}
+
+/// A slice whose length is not that of its shape, kept until the feed is resolved.
+#[derive(Clone, Copy, Debug)]
+struct BadSlice<'a> {
+    shape: &'a [usize],
+    length: usize,
+}
+
+fn shaped<'a, A>(shape: &'a [usize], values: &'a [A]) -> Result<ArrayViewD<'a, A>, BadSlice<'a>> {
+    ArrayView::from_shape(IxDyn(shape), values)
+        .ok()
+        // ndarray takes a slice that is longer than its shape asks for.
+        .filter(|view| view.len() == values.len())
+        .ok_or(BadSlice { shape, length: values.len() })
+}
+
+impl<'a> Feed<'a> {
+    /// Nothing yet.
+    pub fn new() -> Feed<'a> {
+        Feed::default()
+    }
+
+    /// Gives an input of floats.
+    #[must_use]
+    pub fn f32<D: Dimension>(self, name: &'a str, values: ArrayView<'a, f32, D>) -> Feed<'a> {
+        self.with(name, Ok(View::F32(values.into_dyn())))
+    }
+
+    /// Gives an input of integers.
+    #[must_use]
+    pub fn i32<D: Dimension>(self, name: &'a str, values: ArrayView<'a, i32, D>) -> Feed<'a> {
+        self.with(name, Ok(View::I32(values.into_dyn())))
+    }
+
+    /// Gives an input of floats as a row-major slice.
+    #[must_use]
+    pub fn f32_slice(self, name: &'a str, shape: &'a [usize], values: &'a [f32]) -> Feed<'a> {
+        self.with(name, shaped(shape, values).map(View::F32))
+    }
+
+    /// Gives an input of integers as a row-major slice.
+    #[must_use]
+    pub fn i32_slice(self, name: &'a str, shape: &'a [usize], values: &'a [i32]) -> Feed<'a> {
+        self.with(name, shaped(shape, values).map(View::I32))
+    }
+
+    /// Says how many samples there are, for a program none of whose inputs tells.
+    #[must_use]
+    pub fn batch(mut self, samples: usize) -> Feed<'a> {
+        self.batch = Some(samples);
+        self
+    }
+
+    /// Says how long a time axis is, for a program none of whose inputs tells. The axis goes by the name that it has
+    /// in the program or in printed types (`T`, `T1` ..).
+    #[must_use]
+    pub fn steps(mut self, axis: &'a str, steps: usize) -> Feed<'a> {
+        self.steps.push((axis, steps));
+        self
+    }
+
+    /// All arrays with their names.
+    pub(crate) fn arrays(&self) -> Result<impl Iterator<Item = (&'a str, &View<'a>)>, RunError> {
+        for (name, array) in &self.arrays {
+            if let Err(bad) = array {
+                let (input, shape) = (name.to_string(), bad.shape.to_vec());
+                return Err(RunError::WrongLength { input, shape, length: bad.length });
+            }
+        }
+        Ok(self.arrays.iter().filter_map(|(name, array)| Some((*name, array.as_ref().ok()?))))
+    }
+
+    fn with(mut self, name: &'a str, array: Result<View<'a>, BadSlice<'a>>) -> Feed<'a> {
+        self.arrays.push((name, array));
+        self
+    }
+}
+
+/// A feed that fits a program.
+#[derive(Clone, Debug)]
+pub struct Resolved<'f, 'a> {
+    /// Sizes that all inputs agree on.
+    pub sizes: Sizes,
+    /// One for each input of the program in its order; `None` for those that the session holds.
+    pub views: Vec<Option<&'f View<'a>>>,
+}
+
+/// Whether runs are given this input; the others are stored values that updates replace.
+pub fn is_given(program: &Program, input: &Input) -> bool {
+    program.updates.iter().all(|u| u.target != input.value)
+}
+
+/// Matches a feed with the inputs of a program. See the module's text for what holds of the result.
+///
+/// # Errors
+/// The first input that does not fit, in the order of the feed, then in that of the program.
+pub fn resolve<'f, 'a>(program: &Program, feed: &'f Feed<'a>) -> Result<Resolved<'f, 'a>, RunError> {
+    let mut views = vec![None; program.inputs.len()];
+    for (name, array) in &feed.arrays {
+        let declared = || program.inputs.iter().filter(|i| is_given(program, i)).map(|i| i.name.as_str());
+        let found = program.inputs.iter().position(|i| i.name == *name && is_given(program, i));
+        let Some(index) = found else {
+            return Err(RunError::UnknownInput {
+                given: name.to_string(),
+                nearest: nearest(name, declared()).map(str::to_string),
+                declared: declared().map(str::to_string).collect(),
+            });
+        };
+        let view = array.as_ref().map_err(|bad| RunError::WrongLength {
+            input: name.to_string(),
+            shape: bad.shape.to_vec(),
+            length: bad.length,
+        })?;
+        if views[index].replace(view).is_some() {
+            return Err(RunError::GivenTwice { input: name.to_string() });
+        }
+        check_type(name, view, program.ty(program.inputs[index].value))?;
+    }
+    for (input, view) in program.inputs.iter().zip(&views) {
+        if view.is_none() && is_given(program, input) {
+            let expected = program.ty(input.value).clone();
+            return Err(RunError::MissingInput { input: input.name.clone(), expected });
+        }
+    }
+    let sizes = sizes(program, feed, &views)?;
+    for (input, view) in program.inputs.iter().zip(&views) {
+        if let (Some(bound), Some(View::I32(values))) = (input.bound, view) {
+            check_range(&input.name, values, bound)?;
+        }
+    }
+    Ok(Resolved { sizes, views })
+}
+
+fn check_type(name: &str, view: &View, ty: &Type) -> Result<(), RunError> {
+    let (input, given, expected) = (|| name.to_string(), || view.shape().to_vec(), || ty.clone());
+    if view.dtype() != ty.dtype {
+        return Err(RunError::WrongDType { input: input(), given: view.dtype(), expected: expected() });
+    }
+    if view.shape().len() != rank(ty) {
+        return Err(RunError::WrongRank { input: input(), given: given(), expected: expected() });
+    }
+    if view.shape()[outer(ty.extent)..] != ty.shape.0 {
+        return Err(RunError::WrongFeatures { input: input(), given: given(), expected: expected() });
+    }
+    Ok(())
+}
+
+pub(crate) fn check_range(name: &str, values: &ArrayViewD<i32>, bound: usize) -> Result<(), RunError> {
+    let outside = |v: i32| usize::try_from(v).map_or(true, |v| v >= bound);
+    let all_inside = match values.as_slice_memory_order() {
+        Some(values) => !values.iter().any(|&v| outside(v)),
+        None => !values.iter().any(|&v| outside(v)),
+    };
+    if all_inside {
+        return Ok(());
+    }
+    let (position, &value) = values.indexed_iter().find(|(_, v)| outside(**v)).expect("one is outside");
+    Err(RunError::OutOfRange { input: name.to_string(), position: position.as_array_view().to_vec(), value, bound })
+}
+
+/// Who said how large an extent is.
+#[derive(Clone, Copy)]
+enum By<'s> {
+    Input(&'s str),
+    Batch,
+    Steps(&'s str),
+}
+
+impl fmt::Display for By<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            By::Input(name) => write!(f, "input `{name}`"),
+            By::Batch => write!(f, "`Feed::batch`"),
+            By::Steps(axis) => write!(f, "`Feed::steps` of `{axis}`"),
+        }
+    }
+}
+
+/// What has been said so far: first the batch, then the time axes by number.
+#[derive(Default)]
+struct Said<'s>([Option<(By<'s>, usize)>; 1 + Axis::MAX as usize]);
+
+impl<'s> Said<'s> {
+    fn add(&mut self, extent: Extent, by: By<'s>, size: usize) -> Result<(), RunError> {
+        if size == 0 {
+            return Err(RunError::EmptyExtent { extent, by: by.to_string() });
+        }
+        let (first, first_size) = *self.0[slot(extent)].get_or_insert((by, size));
+        if first_size != size {
+            let (first, second) = (first.to_string(), by.to_string());
+            return Err(RunError::SizesDiffer { extent, first, first_size, second, second_size: size });
+        }
+        Ok(())
+    }
+
+    fn get(&self, extent: Extent) -> Option<usize> {
+        self.0[slot(extent)].map(|(_, size)| size)
+    }
+}
+
+fn slot(extent: Extent) -> usize {
+    match extent {
+        Extent::Time(axis) => 1 + usize::from(axis.0),
+        _ => 0,
+    }
+}
+
+/// The sizes that the inputs and the feed itself say; each that the program computes with is said by someone.
+fn sizes(program: &Program, feed: &Feed, views: &[Option<&View>]) -> Result<Sizes, RunError> {
+    let mut said = Said::default();
+    for (input, view) in program.inputs.iter().zip(views) {
+        let Some(view) = view else { continue };
+        let (by, extent) = (By::Input(&input.name), program.ty(input.value).extent);
+        if let Extent::Time(_) = extent {
+            said.add(extent, by, view.shape()[0])?;
+        }
+        if extent != Extent::Shared {
+            said.add(Extent::Batch, by, view.shape()[outer(extent) - 1])?;
+        }
+    }
+    if let Some(samples) = feed.batch {
+        said.add(Extent::Batch, By::Batch, samples)?;
+    }
+    for &(name, steps) in &feed.steps {
+        let axis = axis(program, name)?;
+        said.add(Extent::Time(axis), By::Steps(name), steps)?;
+    }
+    let axes = program.axes.len().max(1) as u8;
+    let extents = std::iter::once(Extent::Batch).chain((0..axes).map(|a| Extent::Time(Axis(a))));
+    for extent in extents.filter(|&e| said.get(e).is_none()) {
+        // Only now is it worth to walk the graph: does anything have this extent?
+        if program.graph.values().any(|v| program.ty(v).extent.join(extent) == Some(program.ty(v).extent)) {
+            return Err(RunError::UnknownSize { extent });
+        }
+    }
+    Ok(Sizes {
+        batch: said.get(Extent::Batch).unwrap_or(1),
+        steps: (0..axes).map(|a| said.get(Extent::Time(Axis(a))).unwrap_or(1)).collect(),
+    })
+}
+
+/// A time axis by its name in the program or by its letter in texts.
+fn axis(program: &Program, name: &str) -> Result<Axis, RunError> {
+    let axes = (0..program.axes.len() as u8).map(Axis);
+    let mut named = axes.filter(|a| program.axes[usize::from(a.0)] == name || a.letter() == name);
+    named.next().ok_or_else(|| RunError::UnknownAxis { given: name.to_string(), declared: program.axes.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array, Array2, Array3, s};
+    use retrograd_compiler::ir::{Op, Update};
+
+    use super::*;
+
+    /// Inputs `rows: f32[T, B, 3]`, `label: i32[T, B]` below 10, `scale: f32[2]`, and one more for each addition.
+    fn program(more: &[(&str, Type)]) -> Program {
+        let mut p = Program::new("test");
+        p.axes.push("time".to_string());
+        let time = Extent::Time(Axis(0));
+        let fixed =
+            [("rows", Type::float(time, 3)), ("label", Type::int(time, ())), ("scale", Type::float(Extent::Shared, 2))];
+        for (name, ty) in fixed.iter().chain(more) {
+            let value = p.graph.leaf(Op::Input(name.to_string()), ty.clone());
+            let bound = (ty.dtype == DType::I32).then_some(10);
+            p.inputs.push(Input { name: name.to_string(), value, bound });
+        }
+        p
+    }
+
+    fn check(feed: &Feed, expected: &str) {
+        let more = [("start", Type::float(Extent::Batch, [2, 2]))];
+        let e = resolve(&program(&more), feed).expect_err("the feed is wrong");
+        assert_eq!(e.to_string(), expected);
+    }
+
+    const SCALE: [f32; 2] = [1.0, 2.0];
+
+    #[test]
+    fn views_come_in_the_order_of_the_program() {
+        let p = program(&[("start", Type::float(Extent::Batch, [2, 2]))]);
+        let (rows, label, start) = (Array3::zeros((5, 4, 3)), Array2::from_elem((5, 4), 9), Array3::zeros((4, 2, 2)));
+        let feed = Feed::new()
+            .f32("start", start.view().into_dyn())
+            .i32("label", label.view())
+            .f32_slice("scale", &[2], &SCALE)
+            .f32("rows", rows.view());
+        let resolved = resolve(&p, &feed).unwrap();
+        assert_eq!(resolved.sizes, Sizes::new(5, 4));
+        let shapes: Vec<&[usize]> = resolved.views.iter().map(|v| v.unwrap().shape()).collect();
+        assert_eq!(shapes, [&[5, 4, 3][..], &[5, 4], &[2], &[4, 2, 2]]);
+    }
+
+    #[test]
+    fn each_mistake_has_its_text() {
+        let (rows, start) = (Array3::<f32>::zeros((5, 4, 3)), Array3::<f32>::zeros((4, 2, 2)));
+        let label = Array2::<i32>::zeros((5, 4));
+        let all = || {
+            let feed = Feed::new().f32("rows", rows.view()).i32("label", label.view());
+            feed.f32_slice("scale", &[2], &SCALE).f32("start", start.view())
+        };
+        let without = |name: &str| {
+            let mut feed = all();
+            feed.arrays.retain(|(n, _)| *n != name);
+            feed
+        };
+        check(
+            &all().f32_slice("row", &[2], &SCALE),
+            "the program has no input `row` (did you mean `rows`?); its inputs are `rows`, `label`, `scale`, `start`",
+        );
+        check(&without("scale"), "input `scale` is missing: the program takes f32[2]");
+        check(&all().f32_slice("scale", &[2], &SCALE), "input `scale` is given twice; each is given once in a run");
+        check(
+            &without("scale").f32_slice("scale", &[2], &[1.0, 2.0, 3.0]),
+            "input `scale` has 3 values, but its shape [2] asks for 2",
+        );
+        check(
+            &without("scale").f32_slice("scale", &[usize::MAX, 2], &SCALE),
+            &format!("input `scale` has 2 values, but its shape [{}, 2] asks for more than can be counted", usize::MAX),
+        );
+        check(
+            &without("scale").i32_slice("scale", &[2], &[1, 2]),
+            "input `scale` has elements of i32; the program takes f32[2]",
+        );
+        check(
+            &without("rows").f32("rows", rows.slice(s![0, .., ..])),
+            "input `rows` has 2 dimensions: [4, 3]; the program takes f32[T, B, 3], which has 3 dimensions",
+        );
+        check(
+            &without("rows").f32("rows", rows.slice(s![.., .., 1..])),
+            "input `rows` has shape [5, 4, 2]; the program takes f32[T, B, 3]",
+        );
+        check(
+            &without("label").i32("label", label.slice(s![2.., ..])),
+            "input `label` says T = 3, but input `rows` says T = 5: all inputs of a run agree",
+        );
+        check(
+            &without("start").f32("start", start.slice(s![1.., .., ..])),
+            "input `start` says B = 3, but input `rows` says B = 4: all inputs of a run agree",
+        );
+        check(&all().batch(2), "`Feed::batch` says B = 2, but input `rows` says B = 4: all inputs of a run agree");
+        check(
+            &all().steps("time", 2),
+            "`Feed::steps` of `time` says T = 2, but input `rows` says T = 5: all inputs of a run agree",
+        );
+        check(&all().steps("tome", 5), "the program has no time axis `tome`; its axes are `time`");
+        check(
+            &without("rows").f32("rows", rows.slice(s![..0, .., ..])),
+            "input `rows` says T = 0; at least 1 is needed",
+        );
+    }
+
+    #[test]
+    fn integers_outside_their_bound_are_found_where_they_are() {
+        let (rows, start) = (Array3::<f32>::zeros((5, 4, 3)), Array3::<f32>::zeros((4, 2, 2)));
+        let mut label = Array2::<i32>::zeros((4, 5));
+        let check_label = |label: &Array2<i32>, expected: &str| {
+            // Transposed: the views need not be row-major.
+            let feed = Feed::new().f32("rows", rows.view()).i32("label", label.t());
+            check(&feed.f32_slice("scale", &[2], &SCALE).f32("start", start.view()), expected);
+        };
+        label[[1, 3]] = 10;
+        check_label(&label, "input `label` has 10 at [3, 1]; allowed are 0 to 9");
+        label[[1, 3]] = -1;
+        check_label(&label, "input `label` has -1 at [3, 1]; allowed are 0 to 9");
+        // Every second column of a wider array: no slice at all.
+        let mut wide = Array2::<i32>::zeros((5, 8));
+        wide[[4, 6]] = i32::MAX;
+        wide[[4, 7]] = -5;
+        let feed = Feed::new().f32("rows", rows.view()).i32("label", wide.slice(s![.., ..;2]));
+        check(
+            &feed.f32_slice("scale", &[2], &SCALE).f32("start", start.view()),
+            "input `label` has 2147483647 at [4, 3]; allowed are 0 to 9",
+        );
+    }
+
+    #[test]
+    fn what_updates_replace_is_not_given() {
+        let mut p = program(&[("state", Type::float(Extent::Batch, 2))]);
+        p.updates.push(Update { target: p.inputs[3].value, value: p.inputs[3].value });
+        let (rows, label) = (Array::zeros((1, 1, 3)), Array2::zeros((1, 1)));
+        let feed = Feed::new().f32("rows", rows.view()).i32("label", label.view()).f32_slice("scale", &[2], &SCALE);
+        assert!(resolve(&p, &feed).unwrap().views[3].is_none());
+        let feed = feed.f32_slice("state", &[1, 2], &SCALE);
+        assert_eq!(
+            resolve(&p, &feed).unwrap_err().to_string(),
+            "the program has no input `state`; its inputs are `rows`, `label`, `scale`"
+        );
+    }
+
+    #[test]
+    fn sizes_that_no_input_tells_are_asked_for() {
+        let mut p = Program::new("generate");
+        p.axes = vec!["time".to_string(), "out".to_string()];
+        p.graph.constant(1.0, Type::float(Extent::Time(Axis(1)), 2));
+        let text = |feed: Feed| resolve(&p, &feed).unwrap_err().to_string();
+        assert_eq!(text(Feed::new()), "no input says how large B is; say it with `Feed::batch`");
+        assert_eq!(text(Feed::new().batch(3)), "no input says how large T1 is; say it with `Feed::steps`");
+        assert_eq!(text(Feed::new().batch(0)), "`Feed::batch` says B = 0; at least 1 is needed");
+        for name in ["out", "T1"] {
+            let sizes = resolve(&p, &Feed::new().batch(3).steps(name, 7)).unwrap().sizes;
+            assert_eq!(sizes, Sizes { batch: 3, steps: vec![1, 7] });
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! Sums over the rows of tall matrices: the gradients of weights and biases.
+//!
+//! The gradient of a weight matrix used in every step of every sequence is one product `Aᵀ·B` whose
+//! inner dimension is all rows (steps × batch) there are. It is long and both operands lie the
+//! wrong way round for the micro-kernels, so it is taken in *chunks* of rows: both operands of a
+//! chunk are packed and the product is added to C, which is small.
+//!
+//! # Units
+//!
+//! Threads share the work by *unit*, a block of rows of C by one panel of columns, numbered block
+//! after block. A unit goes through all chunks in order, and each element of C is a single sum in
+//! the order of the rows (see [`super`]); so the result has the same bits however the units are
+//! shared out. A thread packs what its units need: units with the same block of rows share that
+//! block's packing of A, which is why a range of units, not a set, is what a thread is given.
+
+use super::tile::{TILE_ROWS, k_chunk};
+use super::{Element, GemmCall, Kernels, Segment};
+use std::ops::Range;
+
+/// Bytes of a packed chunk of A: about half of a second-level cache.
+const A_BYTES: usize = 272 << 10;
+/// Units wanted even when C has few columns, so that there is something to share.
+const MIN_UNITS: usize = 16;
+/// Rows of C a block keeps at least when it is cut only to make more units.
+const MIN_BLOCK: usize = 48;
+/// Rows of C up to which packing B costs more than it saves: one or two tiles.
+const UNPACKED_ROWS: usize = 2 * TILE_ROWS;
+/// Rows that [`reduce_rows`] adds at a time: few enough for their pages to stay mapped.
+const SUM_ROWS: usize = 32;
+/// Bytes in a cache line, to which the packed blocks are aligned.
+const LINE: usize = 64;
+
+/// `C (+)= Aᵀ·B`: `c[i*ldc + j] (+)= Σ_r a[r*lda + i] · b[r*ldb + j]` for `i < ki`, `j < n`,
+/// `r < rows`.
+#[derive(Clone, Copy, Debug)]
+pub struct ReduceProduct<E> {
+    pub a: *const E,
+    pub lda: usize,
+    pub ki: usize,
+    pub b: *const E,
+    pub ldb: usize,
+    pub n: usize,
+    pub rows: usize,
+    pub c: *mut E,
+    pub ldc: usize,
+    /// Whether to add to what C holds.
+    pub accumulate: bool,
+}
+
+// SAFETY: the pointers are used only by `reduce_product`, whose contract covers concurrent use.
+unsafe impl<E: Sync> Sync for ReduceProduct<E> {}
+// SAFETY: as above; the value owns nothing.
+unsafe impl<E: Sync> Send for ReduceProduct<E> {}
+
+impl<E: Element> ReduceProduct<E> {
+    /// Rows of C in a block: a multiple of the tile, whatever the number of threads.
+    fn block_rows(&self, kernels: &Kernels<E>) -> usize {
+        let fitting = A_BYTES / (k_chunk::<E>(kernels.nr) * size_of::<E>());
+        let panels = self.n.div_ceil(kernels.nr).max(1);
+        let for_sharing = MIN_UNITS.div_ceil(panels).min(self.ki / MIN_BLOCK);
+        let blocks = self.ki.div_ceil(fitting).max(for_sharing).max(1);
+        self.ki
+            .div_ceil(blocks)
+            .next_multiple_of(TILE_ROWS)
+            .max(TILE_ROWS)
+    }
+
+    /// Units of work this product can be shared out in; the whole product is `0..units`.
+    pub fn units(&self, kernels: &Kernels<E>) -> usize {
+        self.ki.div_ceil(self.block_rows(kernels)) * self.n.div_ceil(kernels.nr)
+    }
+
+    /// Elements of scratch that [`reduce_product`] will grow its buffer to.
+    pub fn scratch_len(&self, kernels: &Kernels<E>) -> usize {
+        let chunk = k_chunk::<E>(kernels.nr);
+        let block = self.block_rows(kernels);
+        // The packed A, one packed panel of B, the ragged panel of C, and room to align.
+        block * chunk + chunk * kernels.nr + block * kernels.nr + 3 * LINE
+    }
+}
+
+/// Computes the given units of a weight-gradient product.
+///
+/// `scratch` is grown on the first call (to [`ReduceProduct::scratch_len`]) and only used after
+/// that; its contents mean nothing between calls.
+///
+/// # Safety
+/// A and B must be readable and C writable as [`ReduceProduct`] describes, C overlapping neither.
+/// Other threads may compute other units of the same product at the same time; nothing else may
+/// write to A, B or C.
+pub unsafe fn reduce_product<E: Element>(
+    kernels: &Kernels<E>,
+    job: &ReduceProduct<E>,
+    part: Range<usize>,
+    scratch: &mut Vec<E>,
+) {
+    let panels = job.n.div_ceil(kernels.nr);
+    let block_rows = job.block_rows(kernels);
+    assert!(
+        part.end <= job.units(kernels),
+        "units {part:?} of {}",
+        job.units(kernels)
+    );
+    let wanted = job.scratch_len(kernels);
+    if scratch.len() < wanted {
+        scratch.resize(wanted, E::default());
+    }
+    let mut unit = part.start;
+    while unit < part.end {
+        let (block, panel) = (unit / panels, unit % panels);
+        let end = panels.min(panel + part.end - unit);
+        let rows = block * block_rows..job.ki.min((block + 1) * block_rows);
+        // SAFETY: the caller's promise; the rows and panels lie inside C.
+        unsafe { reduce_block(kernels, job, rows, panel..end, scratch) };
+        unit += end - panel;
+    }
+}
+
+/// Computes one block of rows of C, by some panels.
+///
+/// # Safety
+/// As [`reduce_product`].
+unsafe fn reduce_block<E: Element>(
+    kernels: &Kernels<E>,
+    job: &ReduceProduct<E>,
+    rows: Range<usize>,
+    panels: Range<usize>,
+    scratch: &mut [E],
+) {
+    let nr = kernels.nr;
+    let chunk_rows = k_chunk::<E>(nr);
+    let (packed_a, scratch) = aligned(scratch, rows.len().next_multiple_of(TILE_ROWS) * chunk_rows);
+    let (packed_b, scratch) = aligned(scratch, chunk_rows * nr);
+    let (ragged_c, _) = aligned(scratch, rows.len() * nr);
+
+    // The last panel may reach past C: it lives in scratch until all chunks are in.
+    let ragged = job.n % nr;
+    let ragged_panel = (ragged != 0 && panels.end * nr > job.n).then(|| panels.end - 1);
+    let full_end = panels.end - usize::from(ragged_panel.is_some());
+    // SAFETY: rows of C, cut to its columns, and rows of the scratch copy.
+    let ragged_row =
+        |row: usize| unsafe { job.c.add((rows.start + row) * job.ldc + job.n - ragged) };
+    if ragged_panel.is_some() && job.accumulate {
+        for (row, copy) in ragged_c.chunks_exact_mut(nr).enumerate() {
+            // SAFETY: `ragged` elements remain in this row of C.
+            let old = unsafe { std::slice::from_raw_parts(ragged_row(row), ragged) };
+            copy[..ragged].copy_from_slice(old);
+        }
+    }
+
+    let mut start = 0;
+    loop {
+        let steps = chunk_rows.min(job.rows - start);
+        // SAFETY: the chunk's rows of A, from the block's first column on, are readable.
+        unsafe {
+            pack_tiles(
+                job.a.wrapping_add(start * job.lda + rows.start),
+                job.lda,
+                rows.len(),
+                steps,
+                packed_a,
+            )
+        };
+        let segment = Segment {
+            a: packed_a.as_ptr(),
+            am: 1,
+            ak: TILE_ROWS,
+            k: steps,
+        };
+        let mut panel = panels.start;
+        while panel < panels.end {
+            let source_of =
+                |start: usize, panel: usize| job.b.wrapping_add(start * job.ldb + panel * nr);
+            let is_ragged = ragged_panel == Some(panel);
+            let packs = is_ragged || rows.len() > UNPACKED_ROWS;
+            let group = if packs { 1 } else { full_end - panel };
+            let (b, b_k) = if packs {
+                let width = if is_ragged { ragged } else { nr };
+                // SAFETY: the chunk's rows of B are readable in the panel's columns.
+                unsafe { pack_panel(source_of(start, panel), job.ldb, width, steps, nr, packed_b) };
+                (packed_b.as_ptr(), nr)
+            } else {
+                (source_of(start, panel), job.ldb)
+            };
+            let (c, c_row) = if is_ragged {
+                (ragged_c.as_mut_ptr(), nr)
+            } else {
+                (
+                    job.c.wrapping_add(rows.start * job.ldc + panel * nr),
+                    job.ldc,
+                )
+            };
+            let call = GemmCall {
+                segments: &segment,
+                segment_count: 1,
+                b,
+                b_panel: nr,
+                b_k,
+                c,
+                c_row,
+                c_panel: nr,
+                m: rows.len(),
+                panels: group,
+                accumulate: usize::from(job.accumulate || start > 0),
+            };
+            panel += group;
+            // The rows of B that will be packed next. They lie far apart, so waiting for them then
+            // would cost more than the packing itself.
+            let hint = if panel < panels.end {
+                source_of(start, panel)
+            } else {
+                source_of(start + steps, panels.start)
+            };
+            // SAFETY: A and B are the packed chunk (or whole panels of B itself), C is the scratch
+            // copy or whole panels of C.
+            unsafe { (kernels.tiled)(&call, TILE_ROWS * steps, hint, job.ldb) };
+        }
+        start += steps;
+        if start == job.rows {
+            break;
+        }
+    }
+
+    if ragged_panel.is_some() {
+        for (row, copy) in ragged_c.chunks_exact(nr).enumerate() {
+            // SAFETY: `ragged` elements remain in this row of C.
+            unsafe { std::ptr::copy_nonoverlapping(copy.as_ptr(), ragged_row(row), ragged) };
+        }
+    }
+}
+
+/// Cuts `len` elements that start on a cache line off the front of `scratch`.
+fn aligned<E>(scratch: &mut [E], len: usize) -> (&mut [E], &mut [E]) {
+    // `align_offset` may decline; then the block is merely slower.
+    let skip = scratch.as_ptr().align_offset(LINE).min(LINE);
+    scratch[skip..].split_at_mut(len)
+}
+
+/// Packs `steps` rows of `width` columns into tiles: tile `t` holds columns `6t .. 6t+6` of all
+/// rows, six to a row. Columns past `width` are left as they were; no kernel reads them.
+///
+/// # Safety
+/// `a[r*lda + i]` is readable for `r < steps`, `i < width`.
+unsafe fn pack_tiles<E: Element>(
+    a: *const E,
+    lda: usize,
+    width: usize,
+    steps: usize,
+    packed: &mut [E],
+) {
+    let tile_len = TILE_ROWS * steps;
+    for r in 0..steps {
+        // SAFETY: the caller's promise.
+        let row = unsafe { std::slice::from_raw_parts(a.wrapping_add(r * lda), width) };
+        let (whole, rest) = row.as_chunks::<TILE_ROWS>();
+        let mut to = r * TILE_ROWS;
+        for six in whole {
+            packed[to..to + TILE_ROWS].copy_from_slice(six);
+            to += tile_len;
+        }
+        if !rest.is_empty() {
+            packed[to..to + rest.len()].copy_from_slice(rest);
+        }
+    }
+}
+
+/// Packs `steps` rows of `width` columns into one panel of `nr`, filling it up with zeros.
+///
+/// # Safety
+/// `b[r*ldb + j]` is readable for `r < steps`, `j < width`.
+unsafe fn pack_panel<E: Element>(
+    b: *const E,
+    ldb: usize,
+    width: usize,
+    steps: usize,
+    nr: usize,
+    packed: &mut [E],
+) {
+    // A full panel of a usual width, with a length the compiler knows.
+    unsafe fn full<E: Element, const NR: usize>(b: *const E, ldb: usize, rows: &mut [[E; NR]]) {
+        for (r, row) in rows.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *row = unsafe { b.wrapping_add(r * ldb).cast::<[E; NR]>().read() };
+        }
+    }
+    let packed = &mut packed[..steps * nr];
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (nr, width == nr) {
+            (4, true) => full(b, ldb, packed.as_chunks_mut::<4>().0),
+            (8, true) => full(b, ldb, packed.as_chunks_mut::<8>().0),
+            (16, true) => full(b, ldb, packed.as_chunks_mut::<16>().0),
+            (32, true) => full(b, ldb, packed.as_chunks_mut::<32>().0),
+            _ => {
+                for (r, row) in packed.chunks_exact_mut(nr).enumerate() {
+                    let from = std::slice::from_raw_parts(b.wrapping_add(r * ldb), width);
+                    row[..width].copy_from_slice(from);
+                    row[width..].fill(E::default());
+                }
+            }
+        }
+    }
+}
+
+/// `c[j] (+)= Σ_r b[r*ldb + j]` for `j < n`, `r < rows`.
+#[derive(Clone, Copy, Debug)]
+pub struct ReduceRows<E> {
+    pub b: *const E,
+    pub ldb: usize,
+    pub n: usize,
+    pub rows: usize,
+    pub c: *mut E,
+    /// Whether to add to what C holds.
+    pub accumulate: bool,
+}
+
+// SAFETY: the pointers are used only by `reduce_rows`, whose contract covers concurrent use.
+unsafe impl<E: Sync> Sync for ReduceRows<E> {}
+// SAFETY: as above; the value owns nothing.
+unsafe impl<E: Sync> Send for ReduceRows<E> {}
+
+/// Sums the given columns. Each is one sum in the order of the rows, so the bits do not depend on
+/// how the columns are shared out.
+///
+/// This is the product of a row of ones with B: multiplying by one is exact, so a fused
+/// multiply-add is an addition, and the columns that fill no panel can simply be added.
+///
+/// # Safety
+/// B must be readable and C writable as [`ReduceRows`] describes, without overlap. Other threads may
+/// sum other columns at the same time; nothing else may write to B or C.
+pub unsafe fn reduce_rows<E: Element>(
+    kernels: &Kernels<E>,
+    job: &ReduceRows<E>,
+    columns: Range<usize>,
+) {
+    assert!(
+        columns.start <= columns.end && columns.end <= job.n,
+        "columns {columns:?} of {}",
+        job.n
+    );
+    let panels = columns.len() / kernels.nr;
+    let one = E::ONE;
+    let mut start = 0;
+    loop {
+        let steps = SUM_ROWS.min(job.rows - start);
+        let segment = Segment {
+            a: &one,
+            am: 0,
+            ak: 0,
+            k: steps,
+        };
+        let call = GemmCall {
+            segments: &segment,
+            segment_count: 1,
+            b: job.b.wrapping_add(start * job.ldb + columns.start),
+            b_panel: kernels.nr,
+            b_k: job.ldb,
+            c: job.c.wrapping_add(columns.start),
+            c_row: 0,
+            c_panel: kernels.nr,
+            m: 1,
+            panels,
+            accumulate: usize::from(job.accumulate || start > 0),
+        };
+        // SAFETY: whole panels inside the columns, over rows that exist.
+        unsafe { (kernels.gemm)(&call) };
+        start += steps;
+        if start == job.rows {
+            break;
+        }
+    }
+    for j in columns.start + panels * kernels.nr..columns.end {
+        // SAFETY: column `j` of B and C.
+        unsafe {
+            let c = job.c.add(j);
+            let mut sum = if job.accumulate { *c } else { E::default() };
+            for r in 0..job.rows {
+                sum = sum.plus(*job.b.add(r * job.ldb + j));
+            }
+            *c = sum;
+        }
+    }
+}

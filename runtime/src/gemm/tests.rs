@@ -1,0 +1,548 @@
+//! The products against plain loops, on every instruction set this machine has.
+
+use super::*;
+use std::fmt::Debug;
+use std::ops::Range;
+
+/// What the tests need of an element beyond the kernels.
+trait Real: Element + Debug {
+    fn of(value: f64) -> Self;
+    fn wide(self) -> f64;
+    fn bits(self) -> u64;
+    const EPSILON: f64;
+}
+impl Real for f32 {
+    fn of(value: f64) -> Self {
+        value as f32
+    }
+    fn wide(self) -> f64 {
+        self.into()
+    }
+    fn bits(self) -> u64 {
+        self.to_bits().into()
+    }
+    const EPSILON: f64 = f32::EPSILON as f64;
+}
+impl Real for f64 {
+    fn of(value: f64) -> Self {
+        value
+    }
+    fn wide(self) -> f64 {
+        self
+    }
+    fn bits(self) -> u64 {
+        self.to_bits()
+    }
+    const EPSILON: f64 = f64::EPSILON;
+}
+
+/// Numbers in -1..1 that do not repeat soon.
+fn noise<E: Real>(len: usize, seed: u64) -> Vec<E> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..len)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            E::of((state >> 11) as f64 / (1u64 << 52) as f64 - 1.0)
+        })
+        .collect()
+}
+
+fn bits<E: Real>(values: &[E]) -> Vec<u64> {
+    values.iter().map(|value| value.bits()).collect()
+}
+
+/// A product with A in several segments, of either orientation.
+struct Product<E> {
+    m: usize,
+    panels: usize,
+    ks: Vec<usize>,
+    transposed: bool,
+    a: Vec<Vec<E>>,
+    b: Vec<E>,
+    c: Vec<E>,
+}
+
+const PAD: usize = 3;
+
+impl<E: Real> Product<E> {
+    fn new(kernels: &Kernels<E>, m: usize, panels: usize, ks: &[usize], transposed: bool) -> Self {
+        let k: usize = ks.iter().sum();
+        let a = ks
+            .iter()
+            .enumerate()
+            .map(|(s, k)| noise((m + PAD) * (k + PAD), s as u64 + 7))
+            .collect();
+        let width = panels * kernels.nr + PAD;
+        Self {
+            m,
+            panels,
+            ks: ks.to_vec(),
+            transposed,
+            a,
+            b: noise(panels * k * kernels.nr, 3),
+            c: noise(m * width, 5),
+        }
+    }
+
+    fn strides(&self, s: usize) -> (usize, usize) {
+        if self.transposed {
+            (1, self.m + PAD)
+        } else {
+            (self.ks[s] + PAD, 1)
+        }
+    }
+
+    /// The product's rows `rows` and panels `panels`; the rest of C as it was.
+    fn run(
+        &self,
+        kernels: &Kernels<E>,
+        accumulate: bool,
+        rows: Range<usize>,
+        panels: Range<usize>,
+    ) -> Vec<E> {
+        let mut c = self.c.clone();
+        let k: usize = self.ks.iter().sum();
+        let segments: Vec<Segment<E>> = (0..self.ks.len())
+            .map(|s| {
+                let (am, ak) = self.strides(s);
+                Segment {
+                    a: self.a[s][rows.start * am..].as_ptr(),
+                    am,
+                    ak,
+                    k: self.ks[s],
+                }
+            })
+            .collect();
+        let width = self.width(kernels);
+        let call = GemmCall {
+            segments: segments.as_ptr(),
+            segment_count: segments.len(),
+            b: self.b[panels.start * k * kernels.nr..].as_ptr(),
+            b_panel: k * kernels.nr,
+            b_k: kernels.nr,
+            c: c[rows.start * width + panels.start * kernels.nr..].as_mut_ptr(),
+            c_row: width,
+            c_panel: kernels.nr,
+            m: rows.len(),
+            panels: panels.len(),
+            accumulate: accumulate.into(),
+        };
+        // SAFETY: all of the matrices above, and the kernels are supported.
+        unsafe { (kernels.gemm)(&call) };
+        c
+    }
+
+    fn width(&self, kernels: &Kernels<E>) -> usize {
+        self.panels * kernels.nr + PAD
+    }
+
+    fn check(&self, kernels: &Kernels<E>, accumulate: bool) -> Vec<E> {
+        let got = self.run(kernels, accumulate, 0..self.m, 0..self.panels);
+        let k_all: usize = self.ks.iter().sum();
+        let width = self.width(kernels);
+        for m in 0..self.m {
+            for j in 0..width {
+                let old = self.c[m * width + j].wide();
+                let value = got[m * width + j].wide();
+                if j >= self.panels * kernels.nr {
+                    assert_eq!(old, value, "padding of C");
+                    continue;
+                }
+                let mut sum = if accumulate { old } else { 0.0 };
+                let mut first = 0;
+                for (s, &k) in self.ks.iter().enumerate() {
+                    let (am, ak) = self.strides(s);
+                    for step in 0..k {
+                        let at =
+                            (j / kernels.nr * k_all + first + step) * kernels.nr + j % kernels.nr;
+                        sum += self.a[s][m * am + step * ak].wide() * self.b[at].wide();
+                    }
+                    first += k;
+                }
+                let bound = E::EPSILON * (k_all as f64 + 2.0);
+                assert!(
+                    (sum - value).abs() <= bound,
+                    "{} m={} panels={} ks={:?}: C({m},{j}) is {value}, should be {sum}",
+                    kernels.name,
+                    self.m,
+                    self.panels,
+                    self.ks,
+                );
+            }
+        }
+        got
+    }
+}
+
+fn products<E: Real>() {
+    for kernels in Kernels::<E>::all_supported() {
+        for m in (0..=20).chain([203]) {
+            for panels in [0, 1, 2, 3, 5, 6, 8] {
+                if m > 20 && panels > 2 {
+                    continue;
+                }
+                for ks in [
+                    &[][..],
+                    &[0],
+                    &[1],
+                    &[13],
+                    &[5, 0, 9],
+                    &[0, 3],
+                    &[300, 1, 290],
+                ] {
+                    if ks.len() == 3 && ks[0] == 300 && panels > 3 {
+                        continue;
+                    }
+                    for transposed in [false, true] {
+                        let product = Product::new(kernels, m, panels, ks, transposed);
+                        product.check(kernels, false);
+                        product.check(kernels, true);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_f32() {
+    products::<f32>();
+}
+
+#[test]
+fn products_f64() {
+    products::<f64>();
+}
+
+/// The bits of a row do not depend on the rows and panels it is computed with.
+fn rows_alone<E: Real>() {
+    for kernels in Kernels::<E>::all_supported() {
+        for ks in [&[37, 20][..], &[400, 333]] {
+            let product = Product::new(kernels, 23, 7, ks, false);
+            let width = product.width(kernels);
+            for accumulate in [false, true] {
+                let whole = product.run(kernels, accumulate, 0..23, 0..7);
+                for count in 1..=12 {
+                    for start in 0..=23 - count {
+                        let panels = start % 7..7.min(start % 7 + count);
+                        let some =
+                            product.run(kernels, accumulate, start..start + count, panels.clone());
+                        for m in start..start + count {
+                            let row = m * width + panels.start * kernels.nr
+                                ..m * width + panels.end * kernels.nr;
+                            assert_eq!(
+                                bits(&whole[row.clone()]),
+                                bits(&some[row]),
+                                "{}",
+                                kernels.name
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_alone_f32() {
+    rows_alone::<f32>();
+}
+
+#[test]
+fn rows_alone_f64() {
+    rows_alone::<f64>();
+}
+
+/// Both orientations of A and every cut into segments give the same bits.
+#[test]
+fn segments_are_invisible() {
+    for kernels in Kernels::<f32>::all_supported() {
+        let (m, k, panels) = (11, 600, 2);
+        let one = Product::new(kernels, m, panels, &[k], false);
+        let whole = one.run(kernels, false, 0..m, 0..panels);
+        let lda = k + PAD;
+        for cut in [0, 1, 255, 256, 257, 599, 600] {
+            let ks = [cut, k - cut];
+            let a = [one.a[0].clone(), one.a[0].clone()];
+            let width = one.width(kernels);
+            let mut c = one.c.clone();
+            let segments = [
+                Segment {
+                    a: a[0].as_ptr(),
+                    am: lda,
+                    ak: 1,
+                    k: ks[0],
+                },
+                Segment {
+                    a: a[1][cut..].as_ptr(),
+                    am: lda,
+                    ak: 1,
+                    k: ks[1],
+                },
+            ];
+            let call = GemmCall {
+                segments: segments.as_ptr(),
+                segment_count: 2,
+                b: one.b.as_ptr(),
+                b_panel: k * kernels.nr,
+                b_k: kernels.nr,
+                c: c.as_mut_ptr(),
+                c_row: width,
+                c_panel: kernels.nr,
+                m,
+                panels,
+                accumulate: 0,
+            };
+            // SAFETY: all of the matrices above, and the kernels are supported.
+            unsafe { (kernels.gemm)(&call) };
+            assert_eq!(bits(&whole), bits(&c), "{} cut at {cut}", kernels.name);
+        }
+    }
+}
+
+#[test]
+fn panel_widths_are_usable() {
+    assert!(Kernels::<f32>::all_supported().all(|kernels| kernels.nr % 8 == 0));
+    assert!(Kernels::<f64>::all_supported().all(|kernels| kernels.nr % 4 == 0));
+    assert_eq!(
+        Kernels::<f32>::all_supported()
+            .last()
+            .map(|kernels| kernels.name),
+        Some("portable")
+    );
+}
+
+#[test]
+fn packing() {
+    for nr in [4, 8, 16, 24, 32] {
+        for (k, n) in [(1, 1), (8, 32), (9, 33), (20, 70), (7, 5), (0, 3), (64, 96)] {
+            for (k_stride, n_stride) in [(n + 2, 1), (1, k + 2), (2, 2 * k + 1)] {
+                let reach = if k * n == 0 {
+                    0
+                } else {
+                    (k - 1) * k_stride + (n - 1) * n_stride + 1
+                };
+                let src: Vec<f32> = noise(reach, 9);
+                let matrix = PackB {
+                    src: &src,
+                    k_stride,
+                    n_stride,
+                    k,
+                    n,
+                };
+                let panels = matrix.panels(nr);
+                let (before, after) = (2, 1);
+                let dst_panel = (before + k + after) * nr;
+                let untouched = 77.0;
+                let mut dst = vec![untouched; panels * dst_panel];
+                // Two calls, as two threads would.
+                let middle = panels / 2;
+                let (left, right) = dst.split_at_mut(middle * dst_panel);
+                pack_b(&matrix, nr, left, dst_panel, before, 0..middle);
+                pack_b(&matrix, nr, right, dst_panel, before, middle..panels);
+                for p in 0..panels {
+                    for row in 0..before + k + after {
+                        for j in 0..nr {
+                            let column = p * nr + j;
+                            let expected = if row < before || row >= before + k {
+                                untouched
+                            } else if column < n {
+                                src[(row - before) * k_stride + column * n_stride]
+                            } else {
+                                0.0
+                            };
+                            assert_eq!(dst[p * dst_panel + row * nr + j], expected);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn reduce_shape<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool) {
+    let (lda, ldb, ldc) = (ki + 5, n + 3, n + 2);
+    // Exactly as long as the matrices reach, so that a tool that watches memory sees any excess.
+    let reach = |rows: usize, ld: usize, width: usize| {
+        if rows == 0 {
+            0
+        } else {
+            (rows - 1) * ld + width
+        }
+    };
+    let a: Vec<E> = noise(reach(rows, lda, ki), 1);
+    let b: Vec<E> = noise(reach(rows, ldb, n), 2);
+    let old: Vec<E> = noise(ki * ldc, 3);
+    for kernels in Kernels::<E>::all_supported() {
+        let mut scratch = Vec::new();
+        let mut run = |cuts: &[usize]| {
+            let mut c = old.clone();
+            let job = ReduceProduct {
+                a: a.as_ptr(),
+                lda,
+                ki,
+                b: b.as_ptr(),
+                ldb,
+                n,
+                rows,
+                c: c.as_mut_ptr(),
+                ldc,
+                accumulate,
+            };
+            let units = job.units(kernels);
+            let mut edges: Vec<usize> = cuts.iter().map(|cut| cut * units / 100).collect();
+            edges.push(units);
+            let mut start = 0;
+            for end in edges {
+                // SAFETY: all of the matrices above; supported kernels.
+                unsafe { reduce_product(kernels, &job, start..end, &mut scratch) };
+                start = end;
+            }
+            assert_eq!(scratch.len(), job.scratch_len(kernels));
+            c
+        };
+        let whole = run(&[]);
+        for i in 0..ki {
+            for j in 0..ldc {
+                let (was, value) = (old[i * ldc + j], whole[i * ldc + j]);
+                if j >= n {
+                    assert_eq!(was, value, "outside C");
+                    continue;
+                }
+                let mut sum = if accumulate { was.wide() } else { 0.0 };
+                for r in 0..rows {
+                    sum += a[r * lda + i].wide() * b[r * ldb + j].wide();
+                }
+                let bound = E::EPSILON * (rows as f64 + 2.0);
+                assert!(
+                    (sum - value.wide()).abs() <= bound,
+                    "{} {ki}×{n}×{rows}: C({i},{j}) is {value:?}, should be {sum}",
+                    kernels.name,
+                );
+            }
+        }
+        for cuts in [&[50][..], &[33, 66], &[10, 20, 30, 40, 50, 60, 70, 80, 90]] {
+            assert_eq!(
+                bits(&whole),
+                bits(&run(cuts)),
+                "{} {ki}×{n}×{rows} cut at {cuts:?}",
+                kernels.name
+            );
+        }
+    }
+}
+
+#[test]
+fn weight_gradients() {
+    for (ki, n, rows) in [
+        (1, 1, 1),
+        (1, 1, 0),
+        (5, 40, 0),
+        (3, 7, 20),
+        (6, 16, 256),
+        (13, 33, 257),
+        (28, 64, 600),
+        (150, 9, 70),
+        (300, 17, 40),
+        (12, 48, 513),
+        (2, 130, 1100),
+    ] {
+        for accumulate in [false, true] {
+            reduce_shape::<f32>(ki, n, rows, accumulate);
+            reduce_shape::<f64>(ki, n, rows, accumulate);
+        }
+    }
+}
+
+/// The blocks of a gradient may be computed by threads at once.
+#[test]
+fn weight_gradients_on_a_team() {
+    let (ki, n, rows) = (100, 70, 500);
+    let (a, b): (Vec<f32>, Vec<f32>) = (noise(rows * ki, 1), noise(rows * n, 2));
+    let kernels = Kernels::<f32>::detect();
+    let result = |members: usize| {
+        let mut c = vec![0.0f32; ki * n];
+        let job = ReduceProduct {
+            a: a.as_ptr(),
+            lda: ki,
+            ki,
+            b: b.as_ptr(),
+            ldb: n,
+            n,
+            rows,
+            c: c.as_mut_ptr(),
+            ldc: n,
+            accumulate: false,
+        };
+        let units = job.units(kernels);
+        crate::team::Team::new(members).run(&|member| {
+            let part = member * units / members..(member + 1) * units / members;
+            // SAFETY: all of the matrices above; members compute different units.
+            unsafe { reduce_product(kernels, &job, part, &mut Vec::new()) };
+        });
+        c
+    };
+    let alone = result(1);
+    assert_eq!(bits(&alone), bits(&result(2)));
+    assert_eq!(bits(&alone), bits(&result(3)));
+}
+
+fn row_sums<E: Real>() {
+    for (n, rows) in [
+        (1, 1),
+        (1, 0),
+        (50, 0),
+        (7, 100),
+        (16, 31),
+        (97, 65),
+        (200, 1000),
+    ] {
+        let ldb = n + 3;
+        let b: Vec<E> = noise(rows * ldb, 4);
+        let old: Vec<E> = noise(n + 1, 6);
+        for accumulate in [false, true] {
+            // One order for all: every instruction set gives the same bits here.
+            let mut expected = old.clone();
+            for j in 0..n {
+                let mut sum = if accumulate { old[j] } else { E::default() };
+                for r in 0..rows {
+                    sum = sum.plus(b[r * ldb + j]);
+                }
+                expected[j] = sum;
+            }
+            for kernels in Kernels::<E>::all_supported() {
+                for cut in [0, 1, n / 3, n / 2, n] {
+                    let mut c = old.clone();
+                    let job = ReduceRows {
+                        b: b.as_ptr(),
+                        ldb,
+                        n,
+                        rows,
+                        c: c.as_mut_ptr(),
+                        accumulate,
+                    };
+                    // SAFETY: all of the matrices above; supported kernels.
+                    unsafe {
+                        reduce_rows(kernels, &job, 0..cut);
+                        reduce_rows(kernels, &job, cut..n);
+                    }
+                    assert_eq!(
+                        bits(&expected),
+                        bits(&c),
+                        "{} {n}×{rows} cut at {cut}",
+                        kernels.name
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn row_sums_have_one_order() {
+    row_sums::<f32>();
+    row_sums::<f64>();
+}

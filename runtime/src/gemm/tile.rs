@@ -1,0 +1,327 @@
+//! The micro-kernel and the loops around it.
+//!
+//! A *tile* is a block of C of `M` rows and `P` panels that stays in registers while k runs: `M·P`
+//! times `V` vectors, where a panel is `V` vectors wide. A multiply-add takes about four cycles and
+//! two can start in each, so at least eight accumulators must be live; [`TILE_ROWS`] rows of one
+//! panel make twelve (with two vectors to a panel), and fewer rows take more panels at once to stay
+//! there.
+//!
+//! # The invariant
+//!
+//! Every element of C has one accumulator, which takes its products in the order of k, whatever
+//! the tile it sits in. Cutting k into chunks keeps this: the accumulator goes to C and is read
+//! back unchanged. So neither the tile shape, nor the chunk length, nor the number of rows computed
+//! together can be seen in the bits of a result.
+//!
+//! # The loops
+//!
+//! From outside to inside: blocks of rows (so that the A block stays in the second-level cache),
+//! chunks of k (so that one panel's chunk of B stays in the first-level cache), panels, tiles of
+//! rows. With a single tile of rows nothing of B is used twice and k is not cut.
+
+#![expect(
+    clippy::needless_range_loop,
+    reason = "rows, panels and vectors index several arrays and addresses at once"
+)]
+
+use super::vector::Vector;
+use super::{GemmCall, Segment};
+
+/// Rows of the largest tile.
+pub(super) const TILE_ROWS: usize = 6;
+
+/// Bytes of one panel's k-chunk: half of a small first-level data cache.
+const PANEL_BYTES: usize = 16 << 10;
+
+/// Bytes of the block of A that is gone through once for every panel.
+const A_BYTES: usize = 192 << 10;
+
+/// Steps of k in a chunk, for panels `nr` elements wide.
+pub(super) const fn k_chunk<E>(nr: usize) -> usize {
+    PANEL_BYTES / (nr * size_of::<E>())
+}
+
+/// A place in the concatenated K dimension: a segment, and an offset within it.
+struct Place<E> {
+    segment: *const Segment<E>,
+    offset: usize,
+}
+
+impl<E> Clone for Place<E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<E> Copy for Place<E> {}
+
+impl<E> Place<E> {
+    /// The place `steps` further on.
+    ///
+    /// # Safety
+    /// At least `steps` remain from here to the end of the segments.
+    #[inline(always)]
+    unsafe fn advance(mut self, mut steps: usize) -> Self {
+        while steps > 0 {
+            // SAFETY: steps remain, so the segment exists.
+            let rest = unsafe { (*self.segment).k } - self.offset;
+            if steps < rest {
+                self.offset += steps;
+                break;
+            }
+            steps -= rest;
+            // SAFETY: one past a segment that exists.
+            self.segment = unsafe { self.segment.add(1) };
+            self.offset = 0;
+        }
+        self
+    }
+}
+
+/// What all tiles of one chunk of k share.
+struct Chunk<'a, E> {
+    call: &'a GemmCall<E>,
+    start: Place<E>,
+    steps: usize,
+    /// Whether the accumulators start from C rather than from zero.
+    from_c: bool,
+}
+
+/// Where one tile reads and writes: the offset of its rows in A (in elements, the same in every
+/// segment once multiplied out by the caller), and its first elements of B and C.
+struct Corner<E> {
+    a_row: usize,
+    b: *const E,
+    c: *mut E,
+    /// An address to prefetch at each step of k, and how far it then moves.
+    hint: *const E,
+    hint_k: usize,
+}
+
+/// Computes one tile over one chunk. `TILED` says how `a_row` is meant; see [`drive`].
+///
+/// # Safety
+/// The machine has `T`'s instructions; `M` rows and `P` panels from `corner` lie inside the call's
+/// matrices, and `chunk.steps` steps remain at `chunk.start`.
+#[inline(always)]
+unsafe fn tile<T: Vector, const TILED: bool, const V: usize, const M: usize, const P: usize>(
+    chunk: &Chunk<'_, T::Element>,
+    corner: &Corner<T::Element>,
+) {
+    let call = chunk.call;
+    let (b_panel, b_k) = (call.b_panel, call.b_k);
+    let mut b = corner.b;
+    let mut hint = corner.hint;
+    let mut left = chunk.steps;
+    let mut place = chunk.start;
+    // SAFETY: every pointer below is `corner` moved by fewer than `M` rows, `P` panels and
+    // `chunk.steps` steps of k, which the caller has promised to be inside A, B and C. Pointers are
+    // moved with wrapping arithmetic where the last step of a loop takes them past the end.
+    unsafe {
+        let mut sum = [[[T::splat(T::Element::default()); V]; P]; M];
+        if chunk.from_c {
+            for m in 0..M {
+                for p in 0..P {
+                    for v in 0..V {
+                        let at = p * call.c_panel + m * call.c_row + v * T::LANES;
+                        sum[m][p][v] = T::load(corner.c.add(at));
+                    }
+                }
+            }
+        }
+        // The rows of C that the next tile begins with. They are far apart, so the hardware does
+        // not foresee them, and by the end of this tile they are here.
+        for m in 0..M {
+            T::prefetch(corner.c.wrapping_add((M + m) * call.c_row));
+        }
+        while left > 0 {
+            let segment = &*place.segment;
+            let steps = left.min(segment.k - place.offset);
+            let (am, ak) = (segment.am, segment.ak);
+            let row = if TILED {
+                corner.a_row
+            } else {
+                corner.a_row * am
+            };
+            let mut a = segment.a.wrapping_add(row + place.offset * ak);
+            for _ in 0..steps {
+                // The side with fewer vectors is held, the other passes through one register.
+                if M > P * V {
+                    let mut held = [[T::splat(T::Element::default()); V]; P];
+                    for p in 0..P {
+                        for v in 0..V {
+                            held[p][v] = T::load(b.add(p * b_panel + v * T::LANES));
+                        }
+                    }
+                    for m in 0..M {
+                        let passing = T::splat(*a.add(m * am));
+                        for p in 0..P {
+                            for v in 0..V {
+                                sum[m][p][v] = sum[m][p][v].fma(passing, held[p][v]);
+                            }
+                        }
+                    }
+                } else {
+                    let mut held = [T::splat(T::Element::default()); M];
+                    for m in 0..M {
+                        held[m] = T::splat(*a.add(m * am));
+                    }
+                    for p in 0..P {
+                        for v in 0..V {
+                            let passing = T::load(b.add(p * b_panel + v * T::LANES));
+                            for m in 0..M {
+                                sum[m][p][v] = sum[m][p][v].fma(held[m], passing);
+                            }
+                        }
+                    }
+                }
+                if TILED {
+                    T::prefetch(hint);
+                    hint = hint.wrapping_add(corner.hint_k);
+                }
+                a = a.wrapping_add(ak);
+                b = b.wrapping_add(b_k);
+            }
+            left -= steps;
+            place = Place {
+                segment: place.segment.wrapping_add(1),
+                offset: 0,
+            };
+        }
+        for m in 0..M {
+            for p in 0..P {
+                for v in 0..V {
+                    let at = p * call.c_panel + m * call.c_row + v * T::LANES;
+                    sum[m][p][v].store(corner.c.add(at));
+                }
+            }
+        }
+    }
+}
+
+/// Rows of the next tile when `left` remain: as many as fit, except that the last two tiles share
+/// so that neither becomes too small to fill the pipeline.
+#[inline(always)]
+fn next_tile(left: usize) -> usize {
+    match left {
+        0..=TILE_ROWS => left,
+        7 | 8 => 4,
+        9 => 5,
+        _ => TILE_ROWS,
+    }
+}
+
+/// Panels taken at once by a tile of `rows` rows.
+#[inline(always)]
+fn panels_at_once(rows: usize) -> usize {
+    match rows {
+        1 => 6,
+        2 => 3,
+        3 => 2,
+        _ => 1,
+    }
+}
+
+/// Runs a whole call.
+///
+/// With `TILED`, A is stored in tiles: rows `6i .. 6i+6` begin at `a + i·a_tile` and `am`, `ak` hold
+/// within them; and while the first tile runs, the cache lines at `hint`, `hint + hint_k`, … are
+/// fetched, one for each step of k. Otherwise A is strided throughout and the other arguments are not
+/// used.
+///
+/// # Safety
+/// The machine has `T`'s instructions, and the call describes memory as [`GemmCall`] demands.
+#[inline(always)]
+pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
+    call: &GemmCall<T::Element>,
+    a_tile: usize,
+    hint: *const T::Element,
+    hint_k: usize,
+) {
+    let nr = V * T::LANES;
+    let mut total = 0;
+    for s in 0..call.segment_count {
+        // SAFETY: the call has that many segments.
+        total += unsafe { (*call.segments.add(s)).k };
+    }
+    let chunk_steps = if call.m <= TILE_ROWS {
+        total
+    } else {
+        k_chunk::<T::Element>(nr)
+    };
+    let block_rows = if TILED {
+        call.m
+    } else {
+        let fitting = A_BYTES / (chunk_steps.clamp(1, total.max(1)) * size_of::<T::Element>());
+        (fitting / TILE_ROWS).max(2) * TILE_ROWS
+    };
+    let at_once = panels_at_once(call.m);
+
+    let mut block = 0;
+    while block < call.m {
+        // A block of less than a tile would read all of B for little: the last one takes it along.
+        let block_end = if call.m - block <= block_rows + TILE_ROWS {
+            call.m
+        } else {
+            block + block_rows
+        };
+        let mut chunk = Chunk {
+            call,
+            start: Place {
+                segment: call.segments,
+                offset: 0,
+            },
+            steps: 0,
+            from_c: call.accumulate != 0,
+        };
+        let mut k = 0;
+        loop {
+            chunk.steps = chunk_steps.min(total - k);
+            let mut panel = 0;
+            while panel < call.panels {
+                let panels = at_once.min(call.panels - panel);
+                let mut m = block;
+                while m < block_end {
+                    let left = block_end - m;
+                    let rows = if TILED {
+                        left.min(TILE_ROWS)
+                    } else {
+                        next_tile(left)
+                    };
+                    let corner = Corner {
+                        a_row: if TILED { m / TILE_ROWS * a_tile } else { m },
+                        b: call.b.wrapping_add(panel * call.b_panel + k * call.b_k),
+                        c: call.c.wrapping_add(panel * call.c_panel + m * call.c_row),
+                        // The later tiles ask for what they have, which is cheaper than a branch.
+                        hint: if m == 0 { hint } else { call.b },
+                        hint_k: if m == 0 { hint_k } else { 0 },
+                    };
+                    macro_rules! shapes {
+                        ($(($m:literal, $p:literal))*) => {
+                            match (rows, panels) {
+                                $(($m, $p) => tile::<T, TILED, V, $m, $p>(&chunk, &corner),)*
+                                _ => unreachable!("no tile of {rows} rows and {panels} panels"),
+                            }
+                        };
+                    }
+                    // SAFETY: rows, panels and steps are all cut to what the call has left.
+                    unsafe {
+                        shapes! {
+                            (6, 1) (5, 1) (4, 1) (3, 2) (3, 1) (2, 3) (2, 2) (2, 1)
+                            (1, 6) (1, 5) (1, 4) (1, 3) (1, 2) (1, 1)
+                        }
+                    }
+                    m += rows;
+                }
+                panel += panels;
+            }
+            k += chunk.steps;
+            if k == total {
+                break;
+            }
+            // SAFETY: the steps just done were there to be done.
+            chunk.start = unsafe { chunk.start.advance(chunk.steps) };
+            chunk.from_c = true;
+        }
+        block = block_end;
+    }
+}

@@ -1,0 +1,163 @@
+//! The few vector operations a micro-kernel is made of, once per instruction set.
+//!
+//! The kernels in [`tile`](super::tile) are written against [`Vector`] only. Every method is
+//! `#[inline(always)]` and carries no `#[target_feature]` of its own: the features come from the
+//! entry point everything is inlined into. That is also why every method is unsafe: outside such
+//! an entry point the instruction may not exist on the machine.
+
+/// A register full of elements.
+///
+/// Safety contract of all methods: the running machine has the instruction set the implementing
+/// type stands for; `load` and `store` touch `LANES` elements at a pointer of any alignment.
+pub(super) trait Vector: Copy {
+    type Element: Copy + Default;
+    const LANES: usize;
+    unsafe fn load(from: *const Self::Element) -> Self;
+    unsafe fn store(self, to: *mut Self::Element);
+    unsafe fn splat(value: Self::Element) -> Self;
+    /// `self + a * b`, rounded once where the hardware can.
+    unsafe fn fma(self, a: Self, b: Self) -> Self;
+    /// Asks for the cache line at an address, which need not be valid, to come closer.
+    #[inline(always)]
+    fn prefetch(_at: *const Self::Element) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            // SAFETY: every x86-64 has the instruction, and it cannot fault.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(_at.cast()) };
+        }
+    }
+}
+
+/// Implements [`Vector`] for a register type out of four intrinsics.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! vector {
+    ($register:ty, $element:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident,
+     |$sum:ident, $a:ident, $b:ident| $fma:expr) => {
+        impl Vector for $register {
+            type Element = $element;
+            const LANES: usize = $lanes;
+            #[inline(always)]
+            unsafe fn load(from: *const $element) -> Self {
+                // SAFETY: the trait's contract: readable, and the instruction exists.
+                unsafe { $load(from) }
+            }
+            #[inline(always)]
+            unsafe fn store(self, to: *mut $element) {
+                // SAFETY: the trait's contract: writable, and the instruction exists.
+                unsafe { $store(to, self) }
+            }
+            #[inline(always)]
+            unsafe fn splat(value: $element) -> Self {
+                // SAFETY: the trait's contract: the instruction exists.
+                unsafe { $splat(value) }
+            }
+            #[inline(always)]
+            unsafe fn fma(self, $a: Self, $b: Self) -> Self {
+                let $sum = self;
+                // SAFETY: the trait's contract: the instruction exists.
+                unsafe { $fma }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Vector;
+    use std::arch::x86_64::*;
+    vector!(
+        __m256,
+        f32,
+        8,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_set1_ps,
+        |sum, a, b| _mm256_fmadd_ps(a, b, sum)
+    );
+    vector!(
+        __m256d,
+        f64,
+        4,
+        _mm256_loadu_pd,
+        _mm256_storeu_pd,
+        _mm256_set1_pd,
+        |sum, a, b| _mm256_fmadd_pd(a, b, sum)
+    );
+    vector!(
+        __m512,
+        f32,
+        16,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_set1_ps,
+        |sum, a, b| _mm512_fmadd_ps(a, b, sum)
+    );
+    vector!(
+        __m512d,
+        f64,
+        8,
+        _mm512_loadu_pd,
+        _mm512_storeu_pd,
+        _mm512_set1_pd,
+        |sum, a, b| _mm512_fmadd_pd(a, b, sum)
+    );
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::Vector;
+    use std::arch::aarch64::*;
+    vector!(
+        float32x4_t,
+        f32,
+        4,
+        vld1q_f32,
+        vst1q_f32,
+        vdupq_n_f32,
+        |sum, a, b| vfmaq_f32(sum, a, b)
+    );
+    vector!(
+        float64x2_t,
+        f64,
+        2,
+        vld1q_f64,
+        vst1q_f64,
+        vdupq_n_f64,
+        |sum, a, b| vfmaq_f64(sum, a, b)
+    );
+}
+
+/// A vector on any machine: an array the compiler may put in a register. Multiplies and adds with
+/// two roundings, because a fused operation without the instruction is a library call.
+#[derive(Clone, Copy)]
+pub(super) struct Portable<E, const N: usize>([E; N]);
+
+impl<E, const N: usize> Vector for Portable<E, N>
+where
+    E: Copy + Default + std::ops::Add<Output = E> + std::ops::Mul<Output = E>,
+{
+    type Element = E;
+    const LANES: usize = N;
+    #[inline(always)]
+    unsafe fn load(from: *const E) -> Self {
+        // SAFETY: the trait's contract: `N` elements are readable.
+        Self(unsafe { from.cast::<[E; N]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut E) {
+        // SAFETY: the trait's contract: `N` elements are writable.
+        unsafe { to.cast::<[E; N]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn splat(value: E) -> Self {
+        Self([value; N])
+    }
+    #[inline(always)]
+    unsafe fn fma(mut self, a: Self, b: Self) -> Self {
+        for lane in 0..N {
+            self.0[lane] = self.0[lane] + a.0[lane] * b.0[lane];
+        }
+        self
+    }
+}
