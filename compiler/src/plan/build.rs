@@ -264,9 +264,6 @@ impl Builder {
                 Kind::Tile { .. } | Kind::Row { .. } => {
                     let mut stages = Vec::new();
                     self.kernel(scope, i, &group, &mut stages);
-                    if scope.inside {
-                        // Packing of captured matrices has been put before the loop by `pack`.
-                    }
                     units.extend(stages.into_iter().map(Unit::Stage));
                 }
             }
@@ -299,8 +296,8 @@ impl Builder {
                     let len = graph.ty(part).shape.len();
                     let base = scope.groups.view(part).base;
                     let fits = base == part
-                        && (len % self.target.pad() == 0 || i + 1 == operands.len())
-                        && offset % self.target.pad() == 0
+                        && (len.is_multiple_of(self.target.pad()) || i + 1 == operands.len())
+                        && offset.is_multiple_of(self.target.pad())
                         && matches!(scope.groups.class[part.index()], Class::Pointwise | Class::Product)
                         && scope.groups.unit[part.index()] == len
                         && graph.ty(part).extent == graph.ty(v).extent
@@ -533,9 +530,7 @@ impl Builder {
         }
         let strides = if shape.0 == dims {
             view.strides.clone()
-        } else if shape.len() == 1 && dims.iter().product::<usize>() != 1 {
-            vec![0; dims.len()]
-        } else if view.strides.iter().all(|&s| s == 0) {
+        } else if (shape.len() == 1 && dims.iter().product::<usize>() != 1) || view.strides.iter().all(|&s| s == 0) {
             vec![0; dims.len()]
         } else {
             assert!(view.is_dense(&shape) && shape.len() == dims.iter().product::<usize>(), "a flat loop reads flat");
