@@ -151,6 +151,16 @@ impl Graph {
         Value(index.index() as u32)
     }
 
+    /// Appends operands to a node in place (a scan that gains a state); they must come before it.
+    pub(crate) fn extend_operands(&mut self, v: Value, more: &[Value]) {
+        for &operand in more {
+            assert!(operand < v, "an operand must come before its user");
+            let at = self.operands(v).len() as u32;
+            self.nodes.add_edge(NodeIndex::new(operand.index()), NodeIndex::new(v.index()), at);
+            self.nodes[NodeIndex::new(v.index())].operands.push(operand);
+        }
+    }
+
     /// Which values the roots need, themselves included.
     pub fn reachable(&self, roots: impl IntoIterator<Item = Value>) -> Vec<bool> {
         let mut seen = vec![false; self.len()];

@@ -290,7 +290,7 @@ impl Builder {
             if let Op::Concat(_) = graph.op(v)
                 && graph.ty(v).shape.rank() == 1
             {
-                let mut offset = 0;
+                let mut offset = 0usize;
                 let operands = graph.operands(v).to_vec();
                 for (i, &part) in operands.iter().enumerate() {
                     let len = graph.ty(part).shape.len();
