@@ -34,9 +34,15 @@ fn check(program: &Program, sizes: &Sizes) {
         };
         shape.extend(&d.ty.shape.0);
         if d.ty.dtype == DType::F32 {
-            floats.push((i.name.clone(), ArrayD::from_shape_vec(shape, d.x.iter().map(|x| x.re as f32).collect()).unwrap()));
+            floats.push((
+                i.name.clone(),
+                ArrayD::from_shape_vec(shape, d.x.iter().map(|x| x.re as f32).collect()).unwrap(),
+            ));
         } else {
-            ints.push((i.name.clone(), ArrayD::from_shape_vec(shape, d.x.iter().map(|x| x.re as i32).collect()).unwrap()));
+            ints.push((
+                i.name.clone(),
+                ArrayD::from_shape_vec(shape, d.x.iter().map(|x| x.re as i32).collect()).unwrap(),
+            ));
         }
     }
     let mut feed = Feed::new();

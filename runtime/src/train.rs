@@ -154,8 +154,7 @@ impl TrainerBuilder<'_> {
         let joint = self.program.backward().map_err(|e| failed(Box::new(e)))?;
         let mut training = optimizer::training_program(&joint, &*self.optimizer, self.clip)?;
         training.outputs.retain(|(name, _)| name == GRADIENT_NORM);
-        let (training, carried) =
-            if self.carry { time::carry_state(&training) } else { (training, Vec::new()) };
+        let (training, carried) = if self.carry { time::carry_state(&training) } else { (training, Vec::new()) };
         let mut session = Session::with_carried(&training, carried, self.threads)?;
         session.initialise(self.seed)?;
         let compile_time = started.elapsed();
