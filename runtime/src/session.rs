@@ -116,6 +116,11 @@ impl<E: Float> Session<E> {
         self.executor.parameters_changed();
     }
 
+    /// Has the next run prepare its weights anew, as after an update: for measuring.
+    pub fn touch_parameters(&mut self) {
+        self.executor.parameters_changed();
+    }
+
     /// Names of all parameters, in order.
     pub fn parameter_names(&self) -> impl Iterator<Item = &str> {
         self.program.parameters.iter().map(|p| p.name.as_str())
@@ -161,8 +166,8 @@ impl<E: Float> Session<E> {
         Ok(())
     }
 
-    /// Runs on the inputs that are there.
-    pub(crate) fn advance(&mut self) {
+    /// Runs again on the inputs that are there.
+    pub fn advance(&mut self) {
         if self.going.is_none() {
             self.start();
         }

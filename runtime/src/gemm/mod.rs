@@ -211,3 +211,30 @@ macro_rules! element {
 
 element!(f32, __m512, __m256, float32x4_t);
 element!(f64, __m512d, __m256d, float64x2_t);
+
+impl<E: Element> Kernels<E> {
+    /// `C = A·B` on one thread: A row-major `[m, k]`, B packed in panels of [`nr`](Kernels::nr) columns, C in panels of
+    /// `[m, nr]` like it. `n` is a multiple of `nr`.
+    ///
+    /// # Panics
+    /// If a slice is too short.
+    pub fn product(&self, a: &[E], b: &[E], c: &mut [E], m: usize, k: usize, n: usize) {
+        assert!(n.is_multiple_of(self.nr) && a.len() >= m * k && b.len() >= k * n && c.len() >= m * n);
+        let segment = Segment { a: a.as_ptr(), am: k, ak: 1, k };
+        let call = GemmCall {
+            segments: &segment,
+            segment_count: 1,
+            b: b.as_ptr(),
+            b_panel: k * self.nr,
+            b_k: self.nr,
+            c: c.as_mut_ptr(),
+            c_row: self.nr,
+            c_panel: m * self.nr,
+            m,
+            panels: n / self.nr,
+            accumulate: 0,
+        };
+        // SAFETY: the slices cover what the call names, and C is borrowed alone.
+        unsafe { (self.gemm)(&call) };
+    }
+}
