@@ -120,6 +120,17 @@ impl<'a> Feed<'a> {
         self
     }
 
+    /// All arrays with their names.
+    pub(crate) fn arrays(&self) -> Result<impl Iterator<Item = (&'a str, &View<'a>)>, RunError> {
+        for (name, array) in &self.arrays {
+            if let Err(bad) = array {
+                let (input, shape) = (name.to_string(), bad.shape.to_vec());
+                return Err(RunError::WrongLength { input, shape, length: bad.length });
+            }
+        }
+        Ok(self.arrays.iter().filter_map(|(name, array)| Some((*name, array.as_ref().ok()?))))
+    }
+
     fn with(mut self, name: &'a str, array: Result<View<'a>, BadSlice<'a>>) -> Feed<'a> {
         self.arrays.push((name, array));
         self
@@ -195,7 +206,7 @@ fn check_type(name: &str, view: &View, ty: &Type) -> Result<(), RunError> {
     Ok(())
 }
 
-fn check_range(name: &str, values: &ArrayViewD<i32>, bound: usize) -> Result<(), RunError> {
+pub(crate) fn check_range(name: &str, values: &ArrayViewD<i32>, bound: usize) -> Result<(), RunError> {
     let outside = |v: i32| usize::try_from(v).map_or(true, |v| v >= bound);
     let all_inside = match values.as_slice_memory_order() {
         Some(values) => !values.iter().any(|&v| outside(v)),

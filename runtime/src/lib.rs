@@ -5,6 +5,7 @@ pub mod float;
 pub mod gemm;
 pub mod session;
 pub mod team;
+pub mod train;
 pub mod vmath;
 
 pub mod checkpoint;

@@ -7,7 +7,7 @@ use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use retrograd_compiler::codegen::KernelTable;
 use retrograd_compiler::interpret::{self, Values};
 use retrograd_compiler::ir::op::Data;
-use retrograd_compiler::ir::{Extent, Program, Sizes, Type};
+use retrograd_compiler::ir::{DType, Extent, Program, Sizes, Type};
 use retrograd_compiler::pipeline::{self, Compiled};
 use retrograd_compiler::plan::Port;
 use retrograd_compiler::time::CarriedState;
@@ -147,26 +147,67 @@ impl<E: Float> Session<E> {
             return Err(RunError::BatchChanged { given: resolved.sizes.batch, carried });
         }
         self.bind(&resolved.sizes);
-        for (i, view) in resolved.views.iter().enumerate() {
-            let port = self.executor.compiled().plan.inputs[i].clone();
+        let compiled = Arc::clone(self.compiled());
+        for (view, port) in resolved.views.iter().zip(&compiled.plan.inputs) {
             match view {
                 Some(View::F32(a)) => {
-                    fill(&mut self.executor, &port, a.iter().map(|&x| E::from_f64(f64::from(x))));
+                    fill(&mut self.executor, port, a.iter().map(|&x| E::from_f64(f64::from(x))));
                 }
-                Some(View::I32(a)) => fill(&mut self.executor, &port, a.iter().copied()),
+                Some(View::I32(a)) => fill(&mut self.executor, port, a.iter().copied()),
                 None => {}
             }
         }
+        self.advance();
+        Ok(())
+    }
+
+    /// Runs on the inputs that are there.
+    pub(crate) fn advance(&mut self) {
         if self.going.is_none() {
-            self.start(&resolved.sizes);
+            self.start();
         }
         self.executor.run();
-        self.going = Some(resolved.sizes.batch);
+        self.going = Some(self.executor.sizes().batch);
+    }
+
+    /// Copies rows into input `i`, at the sizes that are bound.
+    pub(crate) fn write_input(&mut self, i: usize, values: &[E]) -> Result<(), RunError> {
+        let compiled = Arc::clone(self.compiled());
+        let port = &compiled.plan.inputs[i];
+        self.check_input(port, false, values.len())?;
+        fill(&mut self.executor, port, values.iter().copied());
+        Ok(())
+    }
+
+    /// As [`write_input`](Session::write_input), for integers.
+    pub(crate) fn write_input_i32(&mut self, i: usize, values: &[i32]) -> Result<(), RunError> {
+        let compiled = Arc::clone(self.compiled());
+        let port = &compiled.plan.inputs[i];
+        self.check_input(port, true, values.len())?;
+        if let Some(bound) = self.program.inputs[i].bound {
+            let view = ArrayViewD::from_shape(IxDyn(&[values.len()]), values).expect("one dimension");
+            feed::check_range(&port.name, &view, bound)?;
+        }
+        fill(&mut self.executor, port, values.iter().copied());
+        Ok(())
+    }
+
+    fn check_input(&self, port: &Port, integer: bool, len: usize) -> Result<(), RunError> {
+        let input = self.program.input(&port.name).expect("the plan's inputs are the program's");
+        let expected = self.program.ty(input.value).clone();
+        if port.integer != integer {
+            let given = if integer { DType::I32 } else { DType::F32 };
+            return Err(RunError::WrongDType { input: port.name.clone(), given, expected });
+        }
+        let shape = self.shape(port);
+        if shape.iter().product::<usize>() != len {
+            return Err(RunError::WrongLength { input: port.name.clone(), shape, length: len });
+        }
         Ok(())
     }
 
     /// Binds to sizes; what is carried from run to run comes along if the batch stays the same.
-    fn bind(&mut self, sizes: &Sizes) {
+    pub(crate) fn bind(&mut self, sizes: &Sizes) {
         let ports: Vec<Port> = self
             .carried
             .iter()
@@ -186,10 +227,11 @@ impl<E: Float> Session<E> {
     }
 
     /// Gives carried states their initial values, which depend on parameters and inputs at most.
-    fn start(&mut self, sizes: &Sizes) {
+    fn start(&mut self) {
         if self.carried.is_empty() {
             return;
         }
+        let sizes = &self.executor.sizes().clone();
         let mut values = Values::new();
         let plan = Arc::clone(self.compiled());
         for (port, leaf) in plan.plan.parameters.iter().zip(self.program.parameters.iter().map(|p| p.value)) {

@@ -10,7 +10,7 @@
 //!   then increments `round`: a worker that sees the new round sees the job.
 //! * A worker that finished decrements `pending`: a caller that sees zero sees all the workers did,
 //!   and only then may the borrow of the function end.
-//! * Whoever waits spins for [`PATIENCE`] and then parks. Spinning makes back-to-back runs cheap;
+//! * Whoever waits spins for some microseconds and then parks. Spinning makes back-to-back runs cheap;
 //!   parking soon keeps a team from stealing time from the very thread it waits for when the
 //!   machine has other work. The waker unparks without asking whether it is needed: that is a
 //!   system call only if the other has parked.

@@ -24,7 +24,7 @@
 //!
 //! # Choosing the instruction set
 //!
-//! The kernels are generic over the [`vector`] type; each instruction set has one thin entry point
+//! The kernels are generic over the vector type; each instruction set has one thin entry point
 //! that turns its features on and has everything inlined into it. [`Kernels::detect`] picks the
 //! best one the machine can run, once, at run time.
 

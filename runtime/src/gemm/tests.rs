@@ -265,8 +265,8 @@ fn segments_are_invisible() {
         let whole = one.run(kernels, false, 0..m, 0..panels);
         let lda = k + PAD;
         for cut in [0, 1, 255, 256, 257, 599, 600] {
-            let ks = vec![cut, k - cut];
-            let a = vec![one.a[0].clone(), one.a[0].clone()];
+            let ks = [cut, k - cut];
+            let a = [one.a[0].clone(), one.a[0].clone()];
             let width = one.width(kernels);
             let mut c = one.c.clone();
             let segments = [

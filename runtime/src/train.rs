@@ -1,0 +1,569 @@
+//! Training and streaming: a recorded program with an optimiser, compiled once, fed batch after batch.
+//!
+//! One compiled program does a whole step: forward, backward, clipping and the optimiser's update. Evaluation and
+//! streaming are compiled from the same recording without the backward part, when they are first asked for, and
+//! take over the present parameters.
+//!
+//! With **carried state** (truncated back-propagation) each step's sequences continue those of the step before: the
+//! states of all forward loops start where they ended, and gradients run back to the start of the window.
+
+use std::path::Path;
+use std::time::Duration;
+
+use ndarray::ArrayD;
+use retrograd_compiler::ir::{Axis, Extent, Input, Program, Sizes};
+use retrograd_compiler::time;
+
+use crate::checkpoint::Checkpoint;
+use crate::error::RunError;
+use crate::feed::{Feed, View};
+use crate::optimizer::{self, Clip, GRADIENT_NORM, Optimizer, RATE, STEP};
+use crate::schedule::Schedule;
+use crate::session::Session;
+
+/// What one step of training did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Report {
+    /// The objective, before the step.
+    pub loss: f64,
+    /// Norm of all gradients together, before clipping.
+    pub gradient_norm: f64,
+}
+
+/// Asks for training of a program; see [`Training::trainer`].
+#[must_use = "compile it"]
+pub struct TrainerBuilder<'a> {
+    program: &'a Program,
+    optimizer: Box<dyn Optimizer>,
+    clip: Clip,
+    schedule: Schedule,
+    seed: u64,
+    threads: usize,
+    carry: bool,
+}
+
+/// What can be done with a recorded program, as methods of it.
+pub trait Training {
+    /// Training with an optimiser.
+    ///
+    /// ```
+    /// use ndarray::{array, Array2};
+    /// use retrograd_compiler::ir::Program;
+    /// use retrograd_runtime::feed::Feed;
+    /// use retrograd_runtime::optimizer::Adam;
+    /// use retrograd_runtime::train::Training;
+    ///
+    /// let program = Program::record("line", |p| {
+    ///     let (x, y) = (p.input("x", 1), p.input("y", 1));
+    ///     p.minimize(p.affine("line", x, 1).mse(y));
+    /// })?;
+    /// let mut trainer = program.trainer(Adam::new(0.1)).clip_norm(5.0).seed(1).compile()?;
+    /// let x: Array2<f32> = array![[0.0], [1.0], [2.0]];
+    /// let y = &x * 2.0 + 1.0;
+    /// let feed = Feed::new().f32("x", x.view()).f32("y", y.view());
+    /// let before = trainer.step(&feed)?.loss;
+    /// for _ in 0..300 {
+    ///     trainer.step(&feed)?;
+    /// }
+    /// assert!(trainer.evaluate(&feed)? < 1e-3 * before);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn trainer(&self, optimizer: impl Optimizer + 'static) -> TrainerBuilder<'_>;
+
+    /// The program compiled for one step at a time, with parameters as their initialisers give them.
+    ///
+    /// # Errors
+    /// If the program cannot be compiled for this machine.
+    fn stream(&self, batch: usize, seed: u64) -> Result<Stream, RunError>;
+}
+
+impl Training for Program {
+    fn trainer(&self, optimizer: impl Optimizer + 'static) -> TrainerBuilder<'_> {
+        TrainerBuilder {
+            program: self,
+            optimizer: Box::new(optimizer),
+            clip: Clip::default(),
+            schedule: Schedule::constant(),
+            seed: 0,
+            threads: 1,
+            carry: false,
+        }
+    }
+
+    fn stream(&self, batch: usize, seed: u64) -> Result<Stream, RunError> {
+        let mut stream = Stream::new(self, batch)?;
+        stream.session.initialise(seed)?;
+        Ok(stream)
+    }
+}
+
+impl TrainerBuilder<'_> {
+    /// Limits the norm of all gradients together.
+    pub fn clip_norm(mut self, limit: f64) -> Self {
+        self.clip.norm = Some(limit);
+        self
+    }
+
+    /// Limits the absolute value of each gradient's elements.
+    pub fn clip_value(mut self, limit: f64) -> Self {
+        self.clip.value = Some(limit);
+        self
+    }
+
+    /// How the optimiser's rate changes from step to step.
+    pub fn schedule(mut self, schedule: Schedule) -> Self {
+        self.schedule = schedule;
+        self
+    }
+
+    /// Seed of the parameters' initial values.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Number of threads. Results have the same bits whatever it is.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Whether each step goes on from the states where the last one ended.
+    pub fn carry_state(mut self, carry: bool) -> Self {
+        self.carry = carry;
+        self
+    }
+
+    /// Differentiates, compiles and initialises.
+    ///
+    /// # Errors
+    /// A program without an objective, settings without a meaning, or a machine that cannot be compiled for.
+    pub fn compile(self) -> Result<Trainer, RunError> {
+        let failed = |reason: Box<dyn std::error::Error + Send + Sync>| RunError::Compile {
+            program: self.program.name.clone(),
+            reason,
+        };
+        if self.threads == 0 {
+            return Err(RunError::Setting {
+                setting: "threads".to_string(),
+                given: "0".to_string(),
+                allowed: "at least 1 is needed".to_string(),
+            });
+        }
+        let started = std::time::Instant::now();
+        let joint = self.program.backward().map_err(|e| failed(Box::new(e)))?;
+        let mut training = optimizer::training_program(&joint, &*self.optimizer, self.clip)?;
+        training.outputs.retain(|(name, _)| name == GRADIENT_NORM);
+        let (training, carried) =
+            if self.carry { time::carry_state(&training) } else { (training, Vec::new()) };
+        let mut session = Session::with_carried(&training, carried, self.threads)?;
+        session.initialise(self.seed)?;
+        let compile_time = started.elapsed();
+        Ok(Trainer {
+            program: self.program.clone(),
+            session,
+            evaluation: None,
+            rate: self.optimizer.rate(),
+            optimizer: self.optimizer.name().to_string(),
+            schedule: self.schedule,
+            steps: 0,
+            carry: self.carry,
+            threads: self.threads,
+            compile_time,
+        })
+    }
+}
+
+/// A program in training.
+pub struct Trainer {
+    program: Program,
+    session: Session<f32>,
+    evaluation: Option<(Session<f32>, u64)>,
+    rate: f64,
+    optimizer: String,
+    schedule: Schedule,
+    steps: u64,
+    carry: bool,
+    threads: usize,
+    compile_time: Duration,
+}
+
+impl Trainer {
+    /// One step of training on a batch.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the inputs, or a loss or gradient that is not finite: then nothing was learnt.
+    pub fn step(&mut self, feed: &Feed) -> Result<Report, RunError> {
+        let rate = self.schedule.rate(self.rate, self.steps);
+        self.session.set_scalar(RATE, rate);
+        self.session.set_scalar(STEP, (self.steps + 1) as f64);
+        self.session.run(feed)?;
+        let loss = self.session.scalar("objective").expect("a trained program has an objective");
+        let gradient_norm = self.session.scalar(GRADIENT_NORM).expect("the optimiser gives it");
+        if !loss.is_finite() {
+            self.session.reset_state();
+            return Err(RunError::NonFiniteLoss { step: self.steps, loss });
+        }
+        if !gradient_norm.is_finite() {
+            self.session.reset_state();
+            return Err(RunError::NonFiniteGradient { step: self.steps, norm: gradient_norm });
+        }
+        self.steps += 1;
+        Ok(Report { loss, gradient_norm })
+    }
+
+    /// The objective on a batch with the present parameters. States are carried from one evaluation to the next where
+    /// training carries them.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the inputs.
+    pub fn evaluate(&mut self, feed: &Feed) -> Result<f64, RunError> {
+        let session = self.evaluation()?;
+        session.run(feed)?;
+        Ok(session.scalar("objective").expect("a trained program has an objective"))
+    }
+
+    /// An output of the last evaluation.
+    pub fn evaluated(&self, name: &str) -> Option<ArrayD<f32>> {
+        self.evaluation.as_ref()?.0.output(name)
+    }
+
+    fn evaluation(&mut self) -> Result<&mut Session<f32>, RunError> {
+        let (mut session, at) = match self.evaluation.take() {
+            Some(evaluation) => evaluation,
+            None => {
+                let (program, carried) =
+                    if self.carry { time::carry_state(&self.program) } else { (self.program.clone(), Vec::new()) };
+                (Session::with_carried(&program, carried, self.threads)?, u64::MAX)
+            }
+        };
+        if at != self.steps {
+            self.share_parameters(&mut session);
+        }
+        Ok(&mut self.evaluation.insert((session, self.steps)).0)
+    }
+
+    fn share_parameters(&self, session: &mut Session<f32>) {
+        session.take_parameters(&self.session);
+    }
+
+    /// Training starts its next window from the initial states.
+    pub fn reset_state(&mut self) {
+        self.session.reset_state();
+    }
+
+    /// So does evaluation.
+    pub fn reset_evaluation(&mut self) {
+        if let Some((session, _)) = &mut self.evaluation {
+            session.reset_state();
+        }
+    }
+
+    /// The program one step at a time, with the present parameters.
+    ///
+    /// # Errors
+    /// If it cannot be compiled.
+    pub fn stream(&self, batch: usize) -> Result<Stream, RunError> {
+        let mut stream = Stream::new(&self.program, batch)?;
+        self.share_parameters(&mut stream.session);
+        Ok(stream)
+    }
+
+    /// The recorded program.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// The compiled program of one step, with its plan.
+    pub fn session(&self) -> &Session<f32> {
+        &self.session
+    }
+
+    /// A parameter's present value.
+    pub fn parameter(&self, name: &str) -> Option<ArrayD<f32>> {
+        self.session.parameter(name)
+    }
+
+    /// Steps taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The rate of the next step.
+    pub fn rate(&self) -> f64 {
+        self.schedule.rate(self.rate, self.steps)
+    }
+
+    /// Sets the rate that the schedule starts from.
+    ///
+    /// # Errors
+    /// A rate that is not a finite number of at least 0.
+    pub fn set_rate(&mut self, rate: f64) -> Result<(), RunError> {
+        if !(rate.is_finite() && rate >= 0.0) {
+            return Err(RunError::Setting {
+                setting: "the rate".to_string(),
+                given: rate.to_string(),
+                allowed: "a finite number of at least 0 is needed".to_string(),
+            });
+        }
+        self.rate = rate;
+        Ok(())
+    }
+
+    /// From the recording to ready: derivatives, passes, code, initial values.
+    pub fn compile_time(&self) -> Duration {
+        self.compile_time
+    }
+
+    /// Writes weights, the optimiser's state, carried states and position to a file. A crash leaves the old file or
+    /// the new one.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), RunError> {
+        self.save_with(path, &[])
+    }
+
+    /// As [`save`](Trainer::save), with notes of the caller's own: where in the data it is, for instance.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save_with(&self, path: impl AsRef<Path>, notes: &[(&str, String)]) -> Result<(), RunError> {
+        let mut c = Checkpoint::new();
+        for name in self.session.parameter_names() {
+            c.insert(format!("parameter.{name}"), self.session.parameter(name).expect("its own name"));
+        }
+        for name in self.stored() {
+            c.insert(name.clone(), self.session.stored(&name));
+        }
+        c.note("program", &self.program.name);
+        c.note("optimizer", &self.optimizer);
+        c.note("steps", self.steps);
+        c.note("rate", self.rate);
+        c.note("batch", self.session.going().unwrap_or(0));
+        for (key, value) in notes {
+            c.note(format!("user.{key}"), value);
+        }
+        Ok(c.save(path)?)
+    }
+
+    /// Goes on from a file that [`save`](Trainer::save) wrote: the next step gives the same bits as if training had
+    /// not stopped. Returns the notes asked for, in order; `None` for one that is not there.
+    ///
+    /// # Errors
+    /// A file that is damaged, or of another program or optimiser. Nothing is changed then.
+    pub fn load_with(&mut self, path: impl AsRef<Path>, notes: &[&str]) -> Result<Vec<Option<String>>, RunError> {
+        let mut c = Checkpoint::load(path)?;
+        let optimizer: String = c.take_note("optimizer")?;
+        if optimizer != self.optimizer {
+            return Err(RunError::Setting {
+                setting: "the checkpoint's optimiser".to_string(),
+                given: optimizer,
+                allowed: format!("this training uses {}", self.optimizer),
+            });
+        }
+        let steps: u64 = c.take_note("steps")?;
+        let rate: f64 = c.take_note("rate")?;
+        let batch: usize = c.take_note("batch")?;
+        let mut parameters = Vec::new();
+        for p in &self.program.parameters {
+            let shape = &self.program.ty(p.value).shape.0;
+            parameters.push((p.name.clone(), c.take::<f32>(&format!("parameter.{}", p.name), shape)?));
+        }
+        let states: Vec<String> = self.session.carried().iter().map(|s| s.input.clone()).collect();
+        let mut stored = Vec::new();
+        let mut carried = Vec::new();
+        for name in self.stored() {
+            let input = self.session.program().input(&name).expect("its own name");
+            let ty = self.session.program().ty(input.value);
+            let mut shape = ty.shape.0.clone();
+            if ty.extent == Extent::Batch {
+                shape.insert(0, batch);
+            }
+            let list = if states.contains(&name) { &mut carried } else { &mut stored };
+            list.push((name.clone(), c.take::<f32>(&name, &shape)?));
+        }
+        let notes = notes.iter().map(|key| c.get_note(&format!("user.{key}")).map(str::to_string)).collect();
+        c.finish()?;
+        for (name, values) in parameters {
+            self.session.set_parameter(&name, values.view())?;
+        }
+        if batch > 0 && !carried.is_empty() {
+            let sizes = Sizes { batch, steps: vec![1; usize::from(Axis::MAX)] };
+            self.session.resume(&sizes, &carried);
+        } else {
+            self.session.reset_state();
+        }
+        for (name, values) in stored {
+            self.session.set_stored(&name, &values);
+        }
+        self.steps = steps;
+        self.rate = rate;
+        self.evaluation = None;
+        Ok(notes)
+    }
+
+    /// As [`load_with`](Trainer::load_with), without notes.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load(&mut self, path: impl AsRef<Path>) -> Result<(), RunError> {
+        self.load_with(path, &[]).map(|_| ())
+    }
+
+    /// Inputs that outlive a run: states of the optimiser, and of loops once they have run.
+    fn stored(&self) -> Vec<String> {
+        let carried = self.session.carried();
+        let program = self.session.program();
+        program
+            .updates
+            .iter()
+            .filter_map(|u| program.inputs.iter().find(|i| i.value == u.target))
+            .map(|i| i.name.clone())
+            .filter(|name| self.session.going().is_some() || !carried.iter().any(|c| c.input == *name))
+            .collect()
+    }
+}
+
+/// A program that runs one step at a time and keeps its states between calls.
+///
+/// A step allocates nothing: inputs are copied into memory that is there, and outputs out of it.
+///
+/// ```
+/// use retrograd_compiler::ir::Program;
+/// use retrograd_runtime::train::Training;
+///
+/// let program = Program::record("mean", |p| {
+///     let x = p.sequence("x", 1);
+///     let run = p.scan("mean", |s| {
+///         let m = s.state("m", 1);
+///         s.next(m, 0.5 * m + 0.5 * s.at(x))
+///     });
+///     p.output("mean", run.all());
+/// })?;
+/// let mut stream = program.stream(1, 0)?;
+/// let mut mean = [0.0];
+/// for x in [4.0, 2.0] {
+///     stream.set_f32("x", &[x])?;
+///     stream.advance()?;
+///     stream.get_f32("mean", &mut mean)?;
+/// }
+/// assert_eq!(mean, [2.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Stream {
+    session: Session<f32>,
+    /// For each input of the program, whether it has been set since the start.
+    set: Vec<bool>,
+}
+
+impl Stream {
+    fn new(program: &Program, batch: usize) -> Result<Stream, RunError> {
+        if batch == 0 {
+            return Err(RunError::Setting {
+                setting: "the batch of a stream".to_string(),
+                given: "0".to_string(),
+                allowed: "at least 1 is needed".to_string(),
+            });
+        }
+        let mut program = program.clone();
+        // The objective needs targets, which a stream has not: it goes, with the inputs that only it reads.
+        program.objective = None;
+        let live = program.graph.reachable(program.roots());
+        program.inputs.retain(|i| live[i.value.index()]);
+        let (program, carried) = time::carry_state(&program);
+        let set = program.inputs.iter().map(|i| !crate::feed::is_given(&program, i)).collect();
+        let mut session = Session::with_carried(&program, carried, 1)?;
+        session.bind(&Sizes { batch, steps: vec![1; usize::from(Axis::MAX)] });
+        Ok(Stream { session, set })
+    }
+
+    /// Sets a float input for this step and those after it: `[B, features..]` one row behind another, without a time
+    /// axis.
+    ///
+    /// # Errors
+    /// If there is no such input, or it has another number of elements.
+    pub fn set_f32(&mut self, name: &str, values: &[f32]) -> Result<(), RunError> {
+        let i = self.input(name)?;
+        self.session.write_input(i, values)?;
+        self.set[i] = true;
+        Ok(())
+    }
+
+    /// Sets an integer input; see [`set_f32`](Stream::set_f32).
+    ///
+    /// # Errors
+    /// As there, and if a value is out of the range that the program can look up.
+    pub fn set_i32(&mut self, name: &str, values: &[i32]) -> Result<(), RunError> {
+        let i = self.input(name)?;
+        self.session.write_input_i32(i, values)?;
+        self.set[i] = true;
+        Ok(())
+    }
+
+    fn input(&self, name: &str) -> Result<usize, RunError> {
+        let program = self.session.program();
+        let given = |i: &&Input| crate::feed::is_given(program, i);
+        program.inputs.iter().position(|i| i.name == name && given(&i)).ok_or_else(|| RunError::UnknownInput {
+            given: name.to_string(),
+            nearest: None,
+            declared: program.inputs.iter().filter(given).map(|i| i.name.clone()).collect(),
+        })
+    }
+
+    /// Runs one step.
+    ///
+    /// # Errors
+    /// If an input has never been set.
+    pub fn advance(&mut self) -> Result<(), RunError> {
+        if let Some(i) = self.set.iter().position(|set| !set) {
+            let input = &self.session.program().inputs[i];
+            let expected = self.session.program().ty(input.value).clone();
+            return Err(RunError::MissingInput { input: input.name.clone(), expected });
+        }
+        self.session.advance();
+        Ok(())
+    }
+
+    /// Copies an output of the last step, `[B, features..]` one row behind another.
+    ///
+    /// # Errors
+    /// If there is no such float output, or it has another number of elements.
+    pub fn get_f32(&self, name: &str, into: &mut [f32]) -> Result<(), RunError> {
+        if self.session.copy_output(name, into) {
+            return Ok(());
+        }
+        let outputs = self.session.program().outputs.iter().map(|(n, v)| (n, self.session.program().ty(*v)));
+        Err(RunError::Setting {
+            setting: format!("output `{name}`"),
+            given: format!("a slice of {}", into.len()),
+            allowed: outputs.map(|(n, ty)| format!("`{n}`: {ty}")).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// One step with named arrays, `[B, features..]` each: [`set_f32`](Stream::set_f32) for all of them, then
+    /// [`advance`](Stream::advance).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn step(&mut self, feed: &Feed) -> Result<&Session<f32>, RunError> {
+        for (name, view) in feed.arrays()? {
+            match view {
+                View::F32(a) => self.set_f32(name, a.as_standard_layout().as_slice().expect("standard layout"))?,
+                View::I32(a) => self.set_i32(name, a.as_standard_layout().as_slice().expect("standard layout"))?,
+            }
+        }
+        self.advance()?;
+        Ok(&self.session)
+    }
+
+    /// Forgets the states: the next step is a first one.
+    pub fn reset(&mut self) {
+        self.session.reset_state();
+    }
+
+    /// The compiled program behind it.
+    pub fn session(&self) -> &Session<f32> {
+        &self.session
+    }
+}
