@@ -164,8 +164,16 @@ fn measure(options: &Options, size: &Size, peak: f64) {
     } else {
         println!(
             "{:8} {:4},{:4},{:4},{:4}  {:9.3} ms  min {:9.3}  {:6.1} GFLOP/s  {:4.0} % of peak  compiled in {:.1} ms",
-            size.cell, size.b, size.t, size.i, size.h, median * 1e3, min * 1e3, gflops,
-            gflops * 1e11 / peak, compile.as_secs_f64() * 1e3,
+            size.cell,
+            size.b,
+            size.t,
+            size.i,
+            size.h,
+            median * 1e3,
+            min * 1e3,
+            gflops,
+            gflops * 1e11 / peak,
+            compile.as_secs_f64() * 1e3,
         );
     }
 }

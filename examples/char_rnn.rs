@@ -51,7 +51,7 @@ fn model(o: &Options, characters: usize) -> Result<Program, RecordErrors> {
 
 /// Trains a character model by truncated back-propagation, and lets it write.
 #[derive(Parser)]
-#[command(name = "char_rnn")]
+#[command(name = "char_rnn", allow_negative_numbers = true)]
 pub struct Options {
     /// A file of UTF-8 text to learn; without it, the Rust sources of this project
     #[arg(long, value_name = "FILE")]
@@ -166,6 +166,9 @@ fn main() -> ExitCode {
 
 /// The whole job, until `stop` is raised at most. Results go to `out`.
 pub fn run(o: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
+    for file in o.checkpoint.iter().chain([&o.curve]) {
+        common::make_directory_of(file)?;
+    }
     let resumed = o.checkpoint.as_ref().filter(|file| o.resume && file.exists());
     let vocabulary = resumed.map(|file| vocabulary_of(file, o)).transpose()?;
     let files = match &o.text {
@@ -211,12 +214,10 @@ pub fn run(o: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
     common::draw(&o.curve, &o.model(), ["characters seen", "bits per character"], &lines)?;
     let sample = write_text(&trainer, &corpus.vocabulary, o)?;
     let (loss, steps) = (seen.training.last().map(|p| p.1), trainer.steps());
-    eprintln!(
-        "{steps} steps, {:.0} characters per second: {:.3} bits per character, {validation:.3} held out; curve in {}",
-        seen.speed,
-        loss.unwrap_or(f64::NAN),
-        o.curve.display()
-    );
+    let learnt = loss.map(|bits| {
+        format!("{bits:.3} bits per character at {:.0} a second (curve in {}), ", seen.speed, o.curve.display())
+    });
+    eprintln!("{steps} steps: {}{validation:.3} on held-out text", learnt.unwrap_or_default());
     if o.json {
         eprintln!("\n{sample}\n");
         let result = serde_json::json!({

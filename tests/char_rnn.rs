@@ -110,8 +110,8 @@ fn choices_follow_the_temperature() {
     };
     assert_eq!([0, 1, 2, 3].map(|i| share(0.0, i)), [0, 0, 1000, 0]);
     // softmax of 1, 3, 2, without the unknown character
-    assert_eq!([0, 1, 2, 3].map(|i| share(1.0, i).div_ceil(10)), [0, 9, 67, 25]);
-    assert_eq!(share(0.05, 2), 1000);
+    assert_eq!([0, 1, 2, 3].map(|i| share(1.0, i).div_ceil(10)), [0, 10, 67, 25]);
+    assert!(share(0.05, 2) > 990);
     assert!(share(100.0, 1) > 320);
     assert_eq!(text::choose(&logits, 1.0, 1.0), 2, "also where rounding leaves nothing");
 }
@@ -236,7 +236,10 @@ fn a_stream_says_what_the_batch_says() {
 /// Runs the example with a small model; gives what it writes.
 fn example(dir: &Dir, more: &[&str], stop: bool) -> Result<String, String> {
     let curve = dir.path("made/curve.svg");
-    let small = ["char_rnn", "--units", "24", "--batch", "4", "--window", "16", "--threads", "2", "--curve", &curve];
+    let mut small = vec!["char_rnn", "--units", "24", "--batch", "4", "--window", "16", "--threads", "2"];
+    if !more.contains(&"--curve") {
+        small.extend(["--curve", &curve]);
+    }
     let options = Options::try_parse_from(small.iter().chain(more)).map_err(|e| e.to_string())?;
     let mut out = Vec::new();
     match char_rnn::run(&options, &AtomicBool::new(stop), &mut out) {
@@ -325,10 +328,13 @@ fn mistakes_have_clear_texts() {
     assert!(resume(&["--optimizer", "sgd"]).contains("the checkpoint's optimiser is adam"));
     let other = wrong(&["--text", &text, "--checkpoint", &text, "--resume"]);
     assert!(other.starts_with("DIR/verses is not a checkpoint: "), "{other}");
-    let nowhere = wrong(&["--text", &text, "--checkpoint", &dir.path("no/model")]);
-    assert!(nowhere.starts_with("cannot write DIR/no/model: "), "{nowhere}");
-    let nowhere = wrong(&["--text", &text, "--curve", &format!("{text}/curve.svg")]);
-    assert!(nowhere.starts_with("cannot draw DIR/verses/curve.svg: "), "{nowhere}");
+    let below_a_file = format!("{text}/file");
+    for option in ["--curve", "--checkpoint"] {
+        let nowhere = wrong(&["--text", &text, option, &below_a_file]);
+        assert!(nowhere.starts_with("cannot make the directory DIR/verses: "), "{nowhere}");
+    }
+    let a_directory = wrong(&["--text", &text, "--checkpoint", dir.0.to_str().unwrap()]);
+    assert!(a_directory.starts_with("cannot write DIR: "), "{a_directory}");
 
     for (option, value) in [
         ("--cell", "transformer"),

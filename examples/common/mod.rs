@@ -87,6 +87,12 @@ impl Drop for Progress {
     }
 }
 
+/// Makes the directory of a file that is to be written, before there is something to lose.
+pub fn make_directory_of(path: &Path) -> Result<()> {
+    let directory = path.parent().unwrap_or(Path::new(""));
+    Ok(fs::create_dir_all(directory).map_err(|e| format!("cannot make the directory {}: {e}", directory.display()))?)
+}
+
 /// One line of a diagram.
 pub struct Line<'a> {
     /// What it shows.
@@ -95,7 +101,7 @@ pub struct Line<'a> {
     pub points: &'a [(f64, f64)],
 }
 
-/// Draws lines over common axes into an SVG file, in a directory that is made if need be.
+/// Draws lines over common axes into an SVG file.
 pub fn draw(path: &Path, title: &str, [x_name, y_name]: [&str; 2], lines: &[Line]) -> Result<()> {
     let cannot = |e: &dyn std::fmt::Display| format!("cannot draw {}: {e}", path.display());
     let points = || lines.iter().flat_map(|l| l.points).filter(|(x, y)| x.is_finite() && y.is_finite());
@@ -131,9 +137,6 @@ pub fn draw(path: &Path, title: &str, [x_name, y_name]: [&str; 2], lines: &[Line
         let labels = &mut chart.configure_series_labels();
         labels.background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw().map_err(|e| cannot(&e))?;
         root.present().map_err(|e| cannot(&e))?;
-    }
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(|e| cannot(&e))?;
     }
     Ok(fs::write(path, svg).map_err(|e| cannot(&e))?)
 }
