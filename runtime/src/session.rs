@@ -264,12 +264,6 @@ impl<E: Float> Session<E> {
         Data { ty: ty.clone(), x }
     }
 
-    /// Writes one number into a shared scalar input.
-    pub(crate) fn set_scalar(&mut self, name: &str, value: f64) {
-        let port = self.input_port(name).clone();
-        fill(&mut self.executor, &port, std::iter::once(E::from_f64(value)));
-    }
-
     /// A stored input: a state of an optimiser or of a loop.
     pub(crate) fn stored(&self, name: &str) -> ArrayD<E> {
         self.array(self.input_port(name))

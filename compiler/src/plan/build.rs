@@ -900,8 +900,10 @@ impl Builder {
                 stages.push(stage(&name, domain, Work::ToFloat { from, into }));
             }
             Op::PlaceLast(axis) => {
-                let from = self.span(scope, operands[0], Pace { stepwise: false }, stages);
-                stages.push(stage(&name, domain, Work::PlaceLast { from, into, axis }));
+                // Over all rows at once, though the operand has a row per sample only.
+                let pace = Pace { stepwise: false };
+                let (from, into) = (self.span(scope, operands[0], pace, stages), home.span(pace, 0, n));
+                stages.push(stage(&name, Domain::Time(axis), Work::PlaceLast { from, into, axis }));
             }
             Op::Concat(axis) => {
                 let strides = row_major(&ty.shape.0);

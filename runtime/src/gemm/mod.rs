@@ -197,7 +197,7 @@ macro_rules! element {
                     #[cfg(target_arch = "aarch64")]
                     candidate!("neon", $element, $neon, 4, || std::arch::is_aarch64_feature_detected!("neon"), "neon"),
                     candidate!("portable", $element,
-                                        vector::Portable<$element, { 16 / size_of::<$element>() }>, 2, || true),
+                                                vector::Portable<$element, { 16 / size_of::<$element>() }>, 2, || true),
                 ];
                 TABLE
             }
