@@ -8,8 +8,10 @@
 //! This file trusts the plan: that accesses are in range and stages in order. Inputs are checked before they get
 //! here.
 
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::UnsafeCell;
 use std::ops::Range;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,28 +29,40 @@ const CHUNK: usize = 240;
 
 /// Memory of a slot: zeroed, and aligned to a cache line.
 struct Memory {
-    lines: Vec<Line>,
+    allocation: NonNull<u8>,
+    layout: Layout,
     bytes: usize,
 }
 
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line(#[expect(dead_code, reason = "memory for others to use")] [u8; 64]);
+const LINE: usize = 64;
 
 impl Memory {
     fn new(bytes: usize) -> Memory {
         let bytes = bytes + ARENA_SLACK;
-        Memory { lines: vec![Line([0; 64]); bytes.div_ceil(64)], bytes }
+        // Room to align by hand: asked for more than the allocator's own alignment, it would write the zeros itself
+        // instead of taking fresh pages from the system, and memory that is never used would cost time.
+        let layout = Layout::from_size_align(bytes + LINE, 16).expect("a slot fits the address space");
+        // SAFETY: the layout has a size above zero.
+        let allocation = NonNull::new(unsafe { alloc_zeroed(layout) });
+        Memory { allocation: allocation.unwrap_or_else(|| handle_alloc_error(layout)), layout, bytes }
     }
 
-    fn address(&mut self) -> *mut u8 {
-        self.lines.as_mut_ptr().cast()
+    fn address(&self) -> *mut u8 {
+        let start = self.allocation.as_ptr();
+        start.wrapping_add(start.align_offset(LINE))
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `new` with this layout, and freed once.
+        unsafe { dealloc(self.allocation.as_ptr(), self.layout) };
     }
 }
 
 /// What each member of the team has for itself.
 struct Own<E> {
-    scratch: Vec<Line>,
+    scratch: Memory,
     product: Vec<E>,
 }
 
@@ -78,9 +92,7 @@ impl<E: Float> Executor<E> {
         assert_eq!(compiled.precision, E::PRECISION, "a program runs in the precision it was compiled for");
         let scratch = (0..compiled.kernels.len()).map(|i| compiled.kernels.info(i).scratch).max().unwrap_or(0);
         let own = (0..threads.max(1))
-            .map(|_| {
-                UnsafeCell::new(Own { scratch: vec![Line([0; 64]); scratch.div_ceil(64) + 8], product: Vec::new() })
-            })
+            .map(|_| UnsafeCell::new(Own { scratch: Memory::new(scratch), product: Vec::new() }))
             .collect();
         let mut this = Executor {
             memory: compiled.plan.slots.iter().map(|_| Memory::new(0)).collect(),
@@ -126,7 +138,7 @@ impl<E: Float> Executor<E> {
                 *memory = Memory::new(bytes);
             }
         }
-        let addresses: Vec<*mut u8> = self.memory.iter_mut().map(Memory::address).collect();
+        let addresses: Vec<*mut u8> = self.memory.iter().map(Memory::address).collect();
         self.buffers = plan.buffers.iter().map(|b| addresses[b.slot]).collect();
         self.sizes = Some(sizes.clone());
         let run = self.run_state();
@@ -368,7 +380,7 @@ impl<E: Float> Run<'_, E> {
         match &stage.work {
             Work::Kernel(k) => {
                 // SAFETY: entry `member` is this member's own.
-                let scratch = unsafe { (*self.own[member].get()).scratch.as_mut_ptr() }.cast();
+                let scratch = unsafe { (*self.own[member].get()).scratch.address() };
                 let panels = k.tile.as_ref().map_or(0, |tile| tile.n.div_ceil(self.compiled.plan.target.panel));
                 let (rows, panels) = match (stage.domain, &k.tile) {
                     (Domain::Shared, Some(_)) => (0..1, part(panels, member, members)),

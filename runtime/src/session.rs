@@ -75,6 +75,7 @@ impl<E: Float> Session<E> {
     /// If an initialiser does not fit its parameter's shape.
     pub fn initialise(&mut self, seed: u64) -> Result<(), RunError> {
         for (i, values) in init::parameters(&self.program, seed)?.into_iter().enumerate() {
+            let values = values.as_slice().expect("initialisers make dense arrays");
             self.set_parameter_at(i, values.iter().map(|&x| E::from_f64(f64::from(x))));
         }
         Ok(())
@@ -388,11 +389,16 @@ pub(crate) fn compile<E: Float>(program: &Program, texts: bool) -> Result<Compil
 }
 
 fn fill<E: Float, T: Copy>(executor: &mut Executor<E>, port: &Port, mut values: impl Iterator<Item = T>) {
+    let mut missing = false;
     executor.write::<T>(port, |row| {
-        for slot in row {
-            *slot = values.next().expect("as many values as the port has");
+        let mut filled = 0;
+        for (slot, value) in row.iter_mut().zip(&mut values) {
+            *slot = value;
+            filled += 1;
         }
+        missing |= filled < row.len();
     });
+    assert!(!missing, "there are as many values as the port has");
 }
 
 fn names(ports: &[Port]) -> String {
