@@ -6,17 +6,19 @@
 //! by forward over reverse, must be the dual part of the gradient.
 //!
 //! Tolerances are relative to the element; the floor, relative to the largest element of the same parameter, is for
-//! elements that are small because larger terms cancel: those carry the rounding of these terms.
+//! elements that are small because larger terms cancel: those carry the rounding of these terms. Where all elements
+//! cancel, 8ε of the largest number of the run is left.
 
 use retrograd::compiler::interpret::{Values, interpret, seed_tangents};
 use retrograd::compiler::ir::{Binary, Input, Op, Program, Shape, Sizes};
 
-use super::{Found, Jit, Numbers, Tolerance, close, values};
+use super::{Found, Jit, Numbers, Tolerance, close, largest, values};
 
-pub const DUAL: Tolerance = Tolerance { relative: 1e-10, floor: 1e-12 };
+const ROUNDING: f64 = 8.0 * f64::EPSILON;
+pub const DUAL: Tolerance = Tolerance { relative: 1e-10, floor: 1e-12, rounding: ROUNDING };
 /// Differences of f carry its rounding, ε·|f| / h, which for h = 10⁻³ is 10⁻¹³·|f|.
-pub const DIFFERENCES: Tolerance = Tolerance { relative: 1e-7, floor: 1e-9 };
-pub const SECOND: Tolerance = Tolerance { relative: 1e-8, floor: 1e-10 };
+pub const DIFFERENCES: Tolerance = Tolerance { relative: 1e-7, floor: 1e-9, rounding: ROUNDING / 1e-3 };
+pub const SECOND: Tolerance = Tolerance { relative: 1e-8, floor: 1e-10, rounding: ROUNDING };
 
 /// Which elements of a parameter are looked at: all up to this many, else as many, evenly spread.
 const ELEMENTS: usize = 60;
@@ -38,6 +40,7 @@ fn names(p: &Program) -> Vec<String> {
 pub fn check_gradient(program: &Program, joint: &Program, sizes: &Sizes, differences: bool) -> Found {
     let values = values(program, sizes, 11);
     let given = Jit::<f64>::new(joint, 1)?.run(&values, sizes)?;
+    let run = largest(&given);
     let mut code = Jit::<f64>::new(program, 1)?;
     for name in names(program) {
         let gradient = given.get(&format!("d.{name}")).ok_or_else(|| format!("no gradient of {name}"))?;
@@ -51,11 +54,11 @@ pub fn check_gradient(program: &Program, joint: &Program, sizes: &Sizes, differe
         if !expected.iter().all(|x| x.is_finite()) {
             return Err(format!("the derivative by {name} is not finite, so it checks nothing"));
         }
-        close(&format!("d.{name} against duals"), &picked(gradient), &expected, DUAL)?;
+        close(&format!("d.{name} against duals"), &picked(gradient), &expected, run, DUAL)?;
         if differences {
             let slopes: Vec<f64> =
                 elements(gradient.len()).map(|i| slope(&mut code, &values, sizes, &name, i)).collect::<Found<_>>()?;
-            close(&format!("d.{name} against differences"), &picked(gradient), &slopes, DIFFERENCES)?;
+            close(&format!("d.{name} against differences"), &picked(gradient), &slopes, run, DIFFERENCES)?;
         }
     }
     Ok(())
@@ -97,7 +100,7 @@ pub fn check_hessian(program: &Program, sizes: &Sizes) -> Found {
         for name in names(program) {
             let product = &run[&format!("{prefix}{name}")];
             let expected: Vec<f64> = expected.outputs[&format!("d.{name}")].x.iter().map(|x| x.du).collect();
-            close(&format!("{mode}, {name}"), product, &expected, SECOND)?;
+            close(&format!("{mode}, {name}"), product, &expected, largest(&run), SECOND)?;
         }
     }
     Ok(())
