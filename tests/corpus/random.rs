@@ -347,7 +347,7 @@ impl Random {
 
         let loops = axes.len().max(self.of(&[1, 1, 1, 2, 2, 3]));
         for k in 0..loops {
-            self.scan(p, &format!("loop{k}"), axes[k % axes.len()], &mut sequences[k % axes.len()], &mut rows);
+            self.scan(&format!("loop{k}"), axes[k % axes.len()], &mut sequences[k % axes.len()], &mut rows);
         }
         for pool in &mut sequences {
             // Values of the other axis do not meet these; those of samples do.
@@ -383,14 +383,7 @@ impl Random {
         p.minimize(loss);
     }
 
-    fn scan<'r>(
-        &mut self,
-        p: &Recorder<'r>,
-        name: &str,
-        axis: TimeAxis<'r>,
-        sequences: &mut Pool<'r>,
-        rows: &mut Pool<'r>,
-    ) {
+    fn scan<'r>(&mut self, name: &str, axis: TimeAxis<'r>, sequences: &mut Pool<'r>, rows: &mut Pool<'r>) {
         let reverse = self.once_in(3);
         let states: Vec<(String, Shape, Option<Expr>)> = (0..1 + self.below(3))
             .map(|i| {

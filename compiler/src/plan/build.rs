@@ -354,7 +354,11 @@ impl Builder {
                 let home = self.home("constant", &ty, Keep::Run);
                 let into = home.span(Pace { stepwise: false }, 0, ty.shape.len());
                 let fill = stage("constant", Domain::Shared, Work::Fill { into, value });
-                if scope.inside { self.before_loop.push(fill) } else { stages.push(fill) }
+                if scope.inside {
+                    self.before_loop.push(fill)
+                } else {
+                    stages.push(fill)
+                }
                 scope.homes.insert(base, home);
                 home
             }

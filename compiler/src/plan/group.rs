@@ -324,10 +324,9 @@ impl Grouping<'_> {
                     self.find(first, |_, g| g.kind == kind && g.extent == extent && g.members.len() < 64)
                         .unwrap_or_else(|| self.open(kind, extent))
                 }
-                Class::Pointwise => {
-                    self.find(at_hand, |i, g| g.extent == extent && self.welcomes(i, g, v, n, after))
-                        .unwrap_or_else(|| self.open(Kind::Row { n }, extent))
-                }
+                Class::Pointwise => self
+                    .find(at_hand, |i, g| g.extent == extent && self.welcomes(i, g, v, n, after))
+                    .unwrap_or_else(|| self.open(Kind::Row { n }, extent)),
                 Class::Reduce => {
                     let n = self.graph.ty(self.graph.operands(v)[0]).shape.len();
                     self.find(at_hand, |i, g| {
