@@ -346,11 +346,16 @@ impl Builder {
                 home
             }
             Op::Constant(value) => {
-                let home = self.home("constant", &scope.ty(base).clone(), Keep::Run);
-                let len = scope.ty(base).shape.len();
-                let domain = domain(scope.ty(base).extent, scope.inside);
-                let into = home.span(Pace { stepwise: scope.inside }, 0, len);
-                stages.push(stage("constant", domain, Work::Fill { into, value }));
+                // Of whatever extent it is, one row serves all rows, and all steps of a loop.
+                let ty = scope.ty(base).at(Extent::Shared);
+                let home = self.home("constant", &ty, Keep::Run);
+                let into = home.span(Pace { stepwise: false }, 0, ty.shape.len());
+                let fill = stage("constant", Domain::Shared, Work::Fill { into, value });
+                if scope.inside {
+                    self.before_loop.push(fill)
+                } else {
+                    stages.push(fill)
+                }
                 scope.homes.insert(base, home);
                 home
             }
