@@ -65,7 +65,7 @@ impl Progress {
     const LENGTH: f64 = 10_000.0;
 
     /// A run of which nothing has been seen yet.
-    pub fn new() -> Progress {
+    pub fn start() -> Progress {
         let style = ProgressStyle::with_template("{wide_bar:.cyan/blue} {percent:>3}%  {msg}");
         let bar = ProgressBar::new(Progress::LENGTH as u64).with_style(style.expect("a valid template"));
         Progress { bar, from: Cell::new(None) }
@@ -97,6 +97,26 @@ impl Drop for Progress {
 pub fn make_directory_of(path: &Path) -> Result<()> {
     let directory = path.parent().unwrap_or(Path::new(""));
     Ok(fs::create_dir_all(directory).map_err(|e| format!("cannot make the directory {}: {e}", directory.display()))?)
+}
+
+/// A number for an axis.
+fn short(x: f64) -> String {
+    match x.abs() {
+        size if size >= 1e6 => format!("{}M", x / 1e6),
+        size if size >= 1e4 => format!("{}k", x / 1e3),
+        _ => x.to_string(),
+    }
+}
+
+/// About a thousand of the points: more are not to be seen.
+fn thinned(points: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> {
+    let every = points.len() / 1000 + 1;
+    points
+        .iter()
+        .copied()
+        .enumerate()
+        .filter(move |(i, _)| (points.len() - 1 - i).is_multiple_of(every))
+        .map(|(_, p)| p)
 }
 
 /// One line of a diagram.
@@ -131,11 +151,17 @@ pub fn draw(path: &Path, title: &str, [x_name, y_name]: [&str; 2], lines: &[Line
             .y_label_area_size(56)
             .build_cartesian_2d(x.0..x.0 + width, y.0 - 0.05 * height..y.0 + 1.05 * height)
             .map_err(|e| cannot(&e))?;
-        chart.configure_mesh().x_desc(x_name).y_desc(y_name).draw().map_err(|e| cannot(&e))?;
+        chart
+            .configure_mesh()
+            .x_label_formatter(&|&x| short(x))
+            .x_desc(x_name)
+            .y_desc(y_name)
+            .draw()
+            .map_err(|e| cannot(&e))?;
         for (i, line) in lines.iter().enumerate() {
             let style = Palette99::pick(i).stroke_width(2);
             chart
-                .draw_series(LineSeries::new(line.points.iter().copied(), style))
+                .draw_series(LineSeries::new(thinned(line.points), style))
                 .map_err(|e| cannot(&e))?
                 .label(line.name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));
