@@ -10,15 +10,16 @@
 
 use super::{BufferId, Keep, Plan, Slot, Unit};
 
+/// First and last position at which something is in use.
+type Life = (usize, usize);
+
 /// Gives every buffer its slot.
 pub fn assign(plan: &mut Plan) {
     let (lives, loops) = lives(plan);
     // In the same loop, that is; a life ends where the loop ends at the latest, or goes on through all of it.
-    let together = |a: (usize, usize), b: (usize, usize)| {
-        loops.iter().any(|l| a.0 <= l.1 && a.1 >= l.0 && b.0 <= l.1 && b.1 >= l.0)
-    };
+    let together = |a: Life, b: Life| loops.iter().any(|l| a.0 <= l.1 && a.1 >= l.0 && b.0 <= l.1 && b.1 >= l.0);
     // For each slot, the lives of its buffers and the bytes of their rows.
-    let mut slots: Vec<(Slot, Vec<((usize, usize), usize)>)> = Vec::new();
+    let mut slots: Vec<(Slot, Vec<(Life, usize)>)> = Vec::new();
     let mut order: Vec<usize> = (0..plan.buffers.len()).collect();
     order.sort_by_key(|&b| lives[b].0);
     for b in order {
@@ -26,7 +27,7 @@ pub fn assign(plan: &mut Plan) {
         let size = if buffer.integer { 4 } else { plan.target.float_size };
         let row_bytes = buffer.stride * size;
         let life = lives[b];
-        let fits = |(slot, taken): &(Slot, Vec<((usize, usize), usize)>)| {
+        let fits = |(slot, taken): &(Slot, Vec<(Life, usize)>)| {
             slot.rows == buffer.rows
                 && taken
                     .iter()
@@ -48,9 +49,9 @@ pub fn assign(plan: &mut Plan) {
 
 /// First and last position at which each buffer is in use, and those of each loop; positions count stages, loops
 /// included.
-fn lives(plan: &Plan) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
+fn lives(plan: &Plan) -> (Vec<Life>, Vec<Life>) {
     let mut loops = Vec::new();
-    let mut lives: Vec<Option<(usize, usize)>> = vec![None; plan.buffers.len()];
+    let mut lives: Vec<Option<Life>> = vec![None; plan.buffers.len()];
     let mut touch = |b: BufferId, from: usize, to: usize| {
         let life = lives[b.0].get_or_insert((from, to));
         *life = (life.0.min(from), life.1.max(to));
@@ -88,7 +89,7 @@ fn lives(plan: &Plan) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
         }
     }
     let end = at;
-    let mut lives: Vec<(usize, usize)> = lives.into_iter().map(|l| l.unwrap_or((0, 0))).collect();
+    let mut lives: Vec<Life> = lives.into_iter().map(|l| l.unwrap_or((0, 0))).collect();
     for (life, buffer) in lives.iter_mut().zip(&plan.buffers) {
         match buffer.keep {
             Keep::Run => {}
