@@ -73,9 +73,7 @@ pub enum RecordErrorKind {
         name: String,
     },
     /// A parameter and an input of the same name, or two outputs of it.
-    #[error(
-        "{role} `{name}` is already the name of {taken} ({first}); names of values that are stored or given must differ"
-    )]
+    #[error("`{name}` is already {taken} ({first}) and cannot be {role} too; choose another name")]
     NameTaken {
         /// `an input`, `a parameter`, `an output`.
         role: &'static str,
@@ -155,6 +153,24 @@ pub enum RecordErrorKind {
         /// What is allowed.
         rule: String,
     },
+    /// A range of nothing, or not within the axis.
+    #[error(
+        "`{op}` {start}..{end} of axis {axis} of {given}: a range must be within 0..{n} and have at least one element"
+    )]
+    BadRange {
+        /// The method.
+        op: &'static str,
+        /// First.
+        start: usize,
+        /// One behind the last.
+        end: usize,
+        /// Along this axis.
+        axis: usize,
+        /// The value's type.
+        given: Type,
+        /// Size of the axis.
+        n: usize,
+    },
     /// An axis that the value does not have.
     #[error("`{op}` along axis {axis} of {given}, whose axes of features are {}", axes(*rank))]
     BadAxis {
@@ -221,7 +237,9 @@ pub enum RecordErrorKind {
         program: String,
     },
     /// A position that is no value of the program.
-    #[error("value {index} is not one of program `{program}`'s; it has {len}, and a scan itself is none")]
+    #[error(
+        "value {index} is not one of the {len} of program `{program}`, or is a scan, which has results but is none"
+    )]
     NoSuchValue {
         /// As given.
         index: usize,
@@ -300,6 +318,22 @@ pub enum RecordErrorKind {
     NotAState {
         /// Type of what was given.
         given: Type,
+    },
+    /// A scan whose axis does not follow from anything.
+    #[error(
+        "scan `{scan}` reads no sequence, so it must be said what it runs over with `p.axis(..).scan(..)`; {known}"
+    )]
+    WhichAxis {
+        /// Name of the scan.
+        scan: String,
+        /// Names of the axes.
+        known: String,
+    },
+    /// A state that starts from a value of the step.
+    #[error("the initial value of state `{name}` is computed within the step; compute it before the scan")]
+    InitialInStep {
+        /// Name of the state.
+        name: String,
     },
     /// A state that starts from a whole sequence.
     #[error("state `{name}` cannot start from {given}: an initial value is one row for each sample, or one for all")]

@@ -3,8 +3,11 @@
 
 use std::panic::Location;
 
+use super::Site;
 use super::expr::Expr;
 use super::pointwise::select;
+use super::recording::Recording;
+use crate::error::RecordErrorKind as Kind;
 use crate::ir::Op;
 
 /// Activations.
@@ -56,7 +59,7 @@ impl<'r> Expr<'r> {
     /// exp(xᵢ) / Σⱼ exp(xⱼ)
     #[track_caller]
     pub fn softmax(self) -> Expr<'r> {
-        let Some(x) = self.along_last("softmax") else { return self.poisoned() };
+        let Some(x) = self.along_last(Location::caller(), "softmax") else { return self.poisoned() };
         let e = x.less_maximum().exp();
         e / e.sum_last()
     }
@@ -64,7 +67,7 @@ impl<'r> Expr<'r> {
     /// xᵢ − ln Σⱼ exp(xⱼ)
     #[track_caller]
     pub fn log_softmax(self) -> Expr<'r> {
-        let Some(x) = self.along_last("log_softmax") else { return self.poisoned() };
+        let Some(x) = self.along_last(Location::caller(), "log_softmax") else { return self.poisoned() };
         let x = x.less_maximum();
         x - x.exp().sum_last().ln()
     }
@@ -73,7 +76,7 @@ impl<'r> Expr<'r> {
     /// Ba et al. (2016), "Layer normalization".
     #[track_caller]
     pub fn layer_norm(self, gain: Expr<'r>, bias: Expr<'r>, epsilon: f32) -> Expr<'r> {
-        let Some(x) = self.along_last("layer_norm") else { return self.poisoned() };
+        let Some(x) = self.along_last(Location::caller(), "layer_norm") else { return self.poisoned() };
         let centred = x - x.mean_last();
         let variance = (centred * centred).mean_last();
         centred / (variance + epsilon).sqrt() * gain + bias
@@ -83,20 +86,13 @@ impl<'r> Expr<'r> {
     /// normalization".
     #[track_caller]
     pub fn rms_norm(self, gain: Expr<'r>, epsilon: f32) -> Expr<'r> {
-        let Some(x) = self.along_last("rms_norm") else { return self.poisoned() };
+        let Some(x) = self.along_last(Location::caller(), "rms_norm") else { return self.poisoned() };
         x / ((x * x).mean_last() + epsilon).sqrt() * gain
     }
 
     /// A value with a last axis, in the frame being recorded.
-    #[track_caller]
-    pub(super) fn along_last(self, name: &'static str) -> Option<Expr<'r>> {
-        let site = Location::caller();
-        let (x, ty) = self.floats_here(site, name)?;
-        if ty.shape.rank() == 0 {
-            self.fail(site, crate::error::RecordErrorKind::BadAxis { op: name, axis: 0, given: ty, rank: 0 });
-            return None;
-        }
-        Some(x)
+    pub(super) fn along_last(self, site: Site, op: &'static str) -> Option<Expr<'r>> {
+        self.home().ok()?.along_last(site, op, self)
     }
 
     /// x − max x, so that no exponential overflows. What is subtracted cancels in whatever it is used for, so no
@@ -117,5 +113,17 @@ impl<'r> Expr<'r> {
     fn mean_last(self) -> Expr<'r> {
         let site = Location::caller();
         self.sum_last().over(site, self.units())
+    }
+}
+
+impl Recording {
+    /// A value with a last axis, in the frame being recorded.
+    pub(super) fn along_last<'r>(&'r self, site: Site, op: &'static str, e: Expr<'r>) -> Option<Expr<'r>> {
+        let (x, ty) = self.floats(site, op, e)?;
+        if ty.shape.rank() == 0 {
+            self.fail(site, Kind::BadAxis { op, axis: 0, given: ty, rank: 0 });
+            return None;
+        }
+        Some(x)
     }
 }

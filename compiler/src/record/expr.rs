@@ -7,7 +7,7 @@ use std::panic::Location;
 use super::Site;
 use super::recording::Recording;
 use crate::error::RecordErrorKind as Kind;
-use crate::ir::{self, Binary, Op, Shape, Type, TypeError, Unary};
+use crate::ir::{self, Binary, Op, Shape, Type, Unary};
 
 /// A value of a program while it is recorded: it stands for numbers that a run will have.
 ///
@@ -34,6 +34,9 @@ pub(super) struct Value {
     pub frame: usize,
     pub value: ir::Value,
 }
+
+/// A value of the frame being recorded, with its type.
+pub(super) type Typed<'r> = (Expr<'r>, Type);
 
 /// What a pointwise function takes: an [`Expr`] or an `f32`.
 #[derive(Clone, Copy, Debug)]
@@ -88,25 +91,20 @@ impl<'r> Expr<'r> {
 
     /// Itself and its type in the frame being recorded, into which it is captured. `None` if it is poisoned or its
     /// use here is a mistake, which is noted.
-    pub(super) fn here(self, site: Site) -> Option<(Expr<'r>, Type)> {
-        let recording = self.home().ok()?;
-        let value = recording.local(site, self.into())?;
-        recording.with(|state| {
-            let ty = state.graph().ty(value).clone();
-            let value = Value { frame: state.frame(), value };
-            Some((Expr::new(recording, Some(value)), ty))
-        })
+    pub(super) fn here(self, site: Site) -> Option<Typed<'r>> {
+        self.home().ok()?.typed(site, self)
     }
 
     /// [`here`](Expr::here) for methods that only floats have, named for the error.
-    pub(super) fn floats_here(self, site: Site, op: &str) -> Option<(Expr<'r>, Type)> {
-        let (x, ty) = self.here(site)?;
-        if ty.is_float() {
-            return Some((x, ty));
-        }
-        let rule = "it works on floats; turn integers into floats with to_float, or look them up".to_string();
-        self.fail(site, TypeError { op: op.to_string(), given: vec![ty], rule });
-        None
+    pub(super) fn floats_here(self, site: Site, op: &str) -> Option<Typed<'r>> {
+        self.home().ok()?.floats(site, op, self)
+    }
+
+    /// [`here`](Expr::here) of two values, in the recording of the first that has one.
+    pub(super) fn both_here(self, other: Expr<'r>, site: Site) -> Option<(Typed<'r>, Typed<'r>)> {
+        let recording = self.home().or(other.home()).ok()?;
+        let (a, b) = (recording.typed(site, self), recording.typed(site, other));
+        Some((a?, b?))
     }
 
     /// Notes a mistake about this value, and gives the poisoned value that comes of it.

@@ -4,9 +4,9 @@ use std::ops::{Bound, RangeBounds};
 use std::panic::Location;
 
 use super::Site;
-use super::expr::{Expr, Operand};
+use super::expr::{Expr, Operand, Typed};
 use crate::error::RecordErrorKind as Kind;
-use crate::ir::{Extent, Op, Shape, Type};
+use crate::ir::{Binary, Extent, Op, Shape, Type, TypeError};
 
 /// Products.
 ///
@@ -34,10 +34,7 @@ impl<'r> Expr<'r> {
     #[track_caller]
     pub fn matmul(self, other: Expr<'r>) -> Expr<'r> {
         let site = Location::caller();
-        let (Some((a, ta)), Some((b, tb))) = (self.here(site), other.here(site)) else {
-            // Whichever is not poisoned may be of another recording: the op notes that.
-            return self.apply(site, Op::MatMul { ta: false, tb: false }, &[other.into()]).poisoned();
-        };
+        let Some(((a, ta), (b, tb))) = self.both_here(other, site) else { return self.poisoned() };
         let product = |a: Expr<'r>, b: Expr<'r>| a.apply(site, Op::MatMul { ta: false, tb: false }, &[b.into()]);
         let reshaped = |x: Expr<'r>, shape: Vec<usize>| x.apply(site, Op::Reshape(Shape(shape)), &[]);
         let is_weight = |t: &Type| t.extent == Extent::Shared && t.shape.rank() == 2;
@@ -61,7 +58,7 @@ impl<'r> Expr<'r> {
         }
     }
 
-    /// a bᵀ within each row: `[M], [N] → [M, N]`.
+    /// a bᵀ within each row: `[M], [N] → [M, N]`; the features of a matrix count as one vector, row-major.
     #[track_caller]
     pub fn outer(self, other: Expr<'r>) -> Expr<'r> {
         let site = Location::caller();
@@ -169,11 +166,7 @@ impl<'r> Expr<'r> {
     }
 
     pub(super) fn over(self, site: Site, n: usize) -> Expr<'r> {
-        if n == 1 {
-            self
-        } else {
-            self.pointwise(site, Op::Binary(crate::ir::Binary::Div), &[Operand::Number(n as f64)])
-        }
+        if n == 1 { self } else { self.pointwise(site, Op::Binary(Binary::Div), &[Operand::Number(n as f64)]) }
     }
 
     fn reduce_last(self, site: Site, name: &'static str, op: fn(Shape) -> Op) -> Expr<'r> {
@@ -298,8 +291,7 @@ impl<'r> Expr<'r> {
             Bound::Unbounded => n,
         };
         if start >= end || end > n {
-            let rule = format!("a range within it ({n}) has at least one element");
-            return self.fail(site, Kind::BadSplit { given: ty.clone(), parts: format!("{start}..{end}"), rule });
+            return self.fail(site, Kind::BadRange { op: name, start, end, axis, given: ty.clone(), n });
         }
         self.apply(site, Op::Slice { axis, start, len: end - start }, &[])
     }
@@ -382,31 +374,66 @@ impl<'r> Expr<'r> {
 /// Values one behind another along the last axis: `[h; x]`.
 #[track_caller]
 pub fn concat<'r>(parts: impl AsRef<[Expr<'r>]>) -> Expr<'r> {
-    let site = Location::caller();
-    join(site, "concat", parts.as_ref(), |_, first| first.rank().saturating_sub(1))
+    join(Location::caller(), "concat", parts.as_ref(), |types| match types[0].shape.rank() {
+        0 => Err("scalars have no axis to stand along; stack gives them one"),
+        rank => Ok(rank - 1),
+    })
 }
 
 /// Values one behind another along an axis.
 #[track_caller]
 pub fn concat_axis<'r>(axis: usize, parts: impl AsRef<[Expr<'r>]>) -> Expr<'r> {
-    join(Location::caller(), "concat_axis", parts.as_ref(), |_, _| axis)
+    join(Location::caller(), "concat_axis", parts.as_ref(), |_| Ok(axis))
 }
 
 /// Values of one shape as a new first axis: n of `[D..]` → `[n, D..]`.
 #[track_caller]
 pub fn stack<'r>(parts: impl AsRef<[Expr<'r>]>) -> Expr<'r> {
     let site = Location::caller();
-    let rows: Vec<Expr<'r>> = parts
-        .as_ref()
-        .iter()
-        .map(|part| part.reshaped_with(site, |shape| [1].iter().chain(&shape.0).copied().collect()))
-        .collect();
-    join(site, "stack", &rows, |_, _| 0)
+    let same = |types: &[Type]| match types.iter().all(|t| t.shape == types[0].shape) {
+        true => Ok(0),
+        false => Err("all must have the same shape"),
+    };
+    let rows: Vec<Expr<'r>> = match join_operands(site, "stack", parts.as_ref(), same) {
+        Err(poisoned) => return poisoned,
+        Ok((_, parts)) => parts.iter().map(|x| x.reshaped_with(site, |s| [&[1], &s.0[..]].concat())).collect(),
+    };
+    join(site, "stack", &rows, |_| Ok(0))
 }
 
-fn join<'r>(site: Site, name: &'static str, parts: &[Expr<'r>], axis: impl FnOnce(&Type, &Shape) -> usize) -> Expr<'r> {
-    let Some((&first, rest)) = parts.split_first() else { return Expr::nowhere(site, name) };
-    let axis = first.here(site).map_or(0, |(_, ty)| axis(&ty, &ty.shape));
-    let rest: Vec<Operand<'r>> = rest.iter().map(|&e| e.into()).collect();
-    first.apply(site, Op::Concat(axis), &rest)
+fn join<'r>(
+    site: Site,
+    name: &'static str,
+    parts: &[Expr<'r>],
+    axis: impl FnOnce(&[Type]) -> Result<usize, &'static str>,
+) -> Expr<'r> {
+    match join_operands(site, name, parts, axis) {
+        Err(poisoned) => poisoned,
+        Ok((axis, parts)) => {
+            let rest: Vec<Operand<'r>> = parts[1..].iter().map(|&e| e.into()).collect();
+            parts[0].apply(site, Op::Concat(axis), &rest)
+        }
+    }
+}
+
+/// What is joined, in the frame being recorded, and along which axis; the poisoned result if it cannot be.
+fn join_operands<'r>(
+    site: Site,
+    name: &'static str,
+    parts: &[Expr<'r>],
+    axis: impl FnOnce(&[Type]) -> Result<usize, &'static str>,
+) -> Result<(usize, Vec<Expr<'r>>), Expr<'r>> {
+    let Some(&first) = parts.first() else { return Err(Expr::nowhere(site, name)) };
+    // Of parts that were made of nothing themselves, one stands for all.
+    let Some(recording) = parts.iter().find_map(|e| e.home().ok()) else { return Err(first) };
+    let typed: Vec<Option<Typed<'r>>> = parts.iter().map(|&e| recording.typed(site, e)).collect();
+    let poisoned = recording.make(|_| None);
+    let typed: Option<Vec<Typed<'r>>> = typed.into_iter().collect();
+    let (parts, types): (Vec<Expr<'r>>, Vec<Type>) = typed.ok_or(poisoned)?.into_iter().unzip();
+    match axis(&types) {
+        Ok(axis) => Ok((axis, parts)),
+        Err(rule) => {
+            Err(recording.fail(site, TypeError { op: name.to_string(), given: types, rule: rule.to_string() }))
+        }
+    }
 }

@@ -72,8 +72,8 @@ impl<'r> Expr<'r> {
 
     /// Itself and a target of its shape.
     fn against(self, site: Site, op: &'static str, target: Expr<'r>) -> Option<(Expr<'r>, Expr<'r>)> {
-        let x = self.floats_here(site, op);
-        let ((x, given), (target, other)) = (x?, target.here(site)?);
+        let ((x, given), (target, other)) = self.both_here(target, site)?;
+        x.floats_here(site, op)?;
         if !other.is_float() || other.shape != given.shape {
             self.fail(site, Kind::BadTarget { op, given, wanted: "a float target of the same shape", other });
             return None;
@@ -82,11 +82,9 @@ impl<'r> Expr<'r> {
     }
 
     /// Itself and its labels as one-hot rows.
-    #[track_caller]
     fn labelled(self, site: Site, op: &'static str, labels: Expr<'r>) -> Option<(Expr<'r>, Expr<'r>)> {
-        let x = self.along_last(op);
-        let (x, (labels, other)) = (x?, labels.here(site)?);
-        let (_, given) = x.here(site)?;
+        let ((x, given), (labels, other)) = self.both_here(labels, site)?;
+        x.along_last(site, op)?;
         if other.dtype != DType::I32 || other.shape.0 != given.shape.leading() {
             let wanted = Type::int(given.extent, given.shape.leading());
             self.fail(site, Kind::BadLabels { given, wanted, labels: other });

@@ -44,6 +44,7 @@
 
 mod bounds;
 mod compound;
+mod declare;
 mod expr;
 mod features;
 mod loss;
@@ -51,6 +52,7 @@ mod pointwise;
 mod recorder;
 mod recording;
 mod rows;
+mod scans;
 mod scope;
 mod step;
 

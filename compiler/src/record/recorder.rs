@@ -3,9 +3,9 @@
 use std::ops::Deref;
 use std::panic::Location;
 
-use super::Site;
+use super::declare::{DEFAULT_AXIS, list_names};
 use super::expr::{Expr, Value};
-use super::recording::{Recording, list_names};
+use super::recording::Recording;
 use super::scope::Scope;
 use super::step::{self, Step, StepResult};
 use crate::error::{Place, RecordErrorKind as Kind};
@@ -26,8 +26,8 @@ impl<'r> Deref for Recorder<'r> {
 
 /// Inputs: what each run is given, by name.
 ///
-/// A program has one time axis unless it [makes more](Recorder::axis). Declaring an input again with the same type
-/// gives the same value.
+/// Sequences are on the time axis named `time` unless [another](Recorder::axis) is asked for. Declaring an input again
+/// with the same type gives the same value.
 impl<'r> Recorder<'r> {
     pub(super) fn new(recording: &'r Recording) -> Recorder<'r> {
         Recorder { scope: Scope { recording } }
@@ -37,28 +37,29 @@ impl<'r> Recorder<'r> {
     #[track_caller]
     pub fn declare(&self, name: &str, ty: Type) -> Expr<'r> {
         let site = Location::caller();
-        if let Extent::Time(Axis(n)) = ty.extent {
-            // A type names an axis by number: those up to it are in use.
-            self.recording.with(|state| {
-                for i in state.program.axes.len()..=usize::from(n) {
-                    let name = if i == 0 { "time".to_string() } else { format!("time{i}") };
-                    state.axis(site, &name);
+        self.recording.make(|state| {
+            if let Extent::Time(Axis(n)) = ty.extent {
+                // A type names an axis by number: those up to it are in use.
+                let used = state.program.axes.len();
+                for i in used..=usize::from(n.min(Axis::MAX)) {
+                    let name = if i == 0 { DEFAULT_AXIS.to_string() } else { format!("{DEFAULT_AXIS}{i}") };
+                    state.axis(site, &name)?;
                 }
-            });
-        }
-        self.recording.make(|state| state.input(site, name, ty))
+            }
+            state.input(site, name, ty)
+        })
     }
 
     /// Floats at each step of each sample: `f32[T, B, ..]`.
     #[track_caller]
     pub fn sequence(&self, name: &str, shape: impl Into<Shape>) -> Expr<'r> {
-        self.time(Location::caller()).sequence(name, shape)
+        self.axis(DEFAULT_AXIS).sequence(name, shape)
     }
 
     /// An integer at each step of each sample: `i32[T, B]`. Characters of a text, labels of steps.
     #[track_caller]
     pub fn labels_sequence(&self, name: &str) -> Expr<'r> {
-        self.time(Location::caller()).labels(name)
+        self.axis(DEFAULT_AXIS).labels(name)
     }
 
     /// Floats of each sample: `f32[B, ..]`.
@@ -94,18 +95,7 @@ impl<'r> Recorder<'r> {
     #[track_caller]
     pub fn axis(&self, name: &str) -> TimeAxis<'r> {
         let site = Location::caller();
-        let axis =
-            self.recording.with(|state| if state.check_name(site, name) { state.axis(site, name) } else { Axis(0) });
-        TimeAxis { recording: self.recording, axis }
-    }
-
-    /// The axis of programs that have one.
-    fn time(&self, site: Site) -> TimeAxis<'r> {
-        let axis = self.recording.with(|state| match state.program.axes.len() {
-            0 => state.axis(site, "time"),
-            _ => Axis(0),
-        });
-        TimeAxis { recording: self.recording, axis }
+        TimeAxis { recording: self.recording, axis: self.recording.with(|state| state.axis(site, name)) }
     }
 }
 
@@ -113,39 +103,41 @@ impl<'r> Recorder<'r> {
 #[derive(Clone, Copy)]
 pub struct TimeAxis<'r> {
     recording: &'r Recording,
-    axis: Axis,
+    /// `None` where it was a mistake.
+    axis: Option<Axis>,
 }
 
 impl<'r> TimeAxis<'r> {
     /// Floats at each step of this axis and each sample.
     #[track_caller]
     pub fn sequence(self, name: &str, shape: impl Into<Shape>) -> Expr<'r> {
-        let (site, ty) = (Location::caller(), Type::float(Extent::Time(self.axis), shape));
-        self.recording.make(|state| state.input(site, name, ty))
+        let (site, shape) = (Location::caller(), shape.into());
+        self.recording.make(|state| state.input(site, name, Type::float(Extent::Time(self.axis?), shape)))
     }
 
     /// An integer at each step of this axis and each sample.
     #[track_caller]
     pub fn labels(self, name: &str) -> Expr<'r> {
-        let (site, ty) = (Location::caller(), Type::int(Extent::Time(self.axis), ()));
-        self.recording.make(|state| state.input(site, name, ty))
+        let site = Location::caller();
+        self.recording.make(|state| state.input(site, name, Type::int(Extent::Time(self.axis?), ())))
     }
 
-    /// A scan over this axis. Needed where the step reads no sequence, as a decoder that feeds on its own output.
+    /// A scan over this axis. Needed where the step reads no sequence and the program has several axes, as for a
+    /// decoder that feeds on its own output.
     #[track_caller]
     pub fn scan<R: StepResult<'r>>(self, name: &str, step: impl FnOnce(&Step<'r>) -> R) -> R::Runs {
-        step::scan(self.recording, Location::caller(), name, (Some(self.axis), false), step)
+        step::scan(self.recording, Location::caller(), name, (Some(self.number()), false), step)
     }
 
     /// A scan over this axis from the last step to the first.
     #[track_caller]
     pub fn scan_reverse<R: StepResult<'r>>(self, name: &str, step: impl FnOnce(&Step<'r>) -> R) -> R::Runs {
-        step::scan(self.recording, Location::caller(), name, (Some(self.axis), true), step)
+        step::scan(self.recording, Location::caller(), name, (Some(self.number()), true), step)
     }
 
     /// Its number, which types carry.
     pub fn number(self) -> Axis {
-        self.axis
+        self.axis.unwrap_or_default()
     }
 }
 
@@ -158,7 +150,7 @@ impl<'r> Recorder<'r> {
     }
 
     /// A loop over time: records one step. The name is a scope for the step's parameters: `lstm.gates.w`. It runs
-    /// over the time axis of the sequences that the step reads, or over the program's first if it reads none.
+    /// over the time axis of the sequences that the step reads, or over the program's only one if it reads none.
     #[track_caller]
     pub fn scan<R: StepResult<'r>>(&self, name: &str, step: impl FnOnce(&Step<'r>) -> R) -> R::Runs {
         step::scan(self.recording, Location::caller(), name, (None, false), step)
@@ -181,7 +173,7 @@ impl<'r> Recorder<'r> {
             }
             if let Some(first) = state.program.output(name) {
                 let first = Place(state.program.graph.node(first).location);
-                let (role, name, taken) = ("output", name.to_string(), "an output");
+                let (role, name, taken) = ("another output", name.to_string(), "an output");
                 return state.fail(site, Kind::NameTaken { role, name, taken, first });
             }
             if let Some(value) = value {

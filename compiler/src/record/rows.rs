@@ -18,9 +18,10 @@ use crate::ir::{Binary, Extent, Op, Type};
 /// let (y, target) = (p.sequence("y", 2), p.sequence("target", 2));
 /// let mask = p.sequence("mask", ()); // 0 where a sequence has ended
 /// let loss = y.mse(target); // f32[T, B]
-/// p.output("of each sample", loss.masked_mean_time(mask));
+/// p.output("per_sample", loss.masked_mean_time(mask));
 /// p.minimize(loss.masked_mean(mask));
-/// # }).unwrap_err(); // a name has no spaces
+/// # })?;
+/// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
 /// ```
 impl<'r> Expr<'r> {
     /// Sum over all rows: of samples, and of steps if it is a sequence.
@@ -78,8 +79,10 @@ impl<'r> Expr<'r> {
     }
 
     fn over_rows(self, site: Site, name: &'static str, to: Extent, mask: Option<Expr<'r>>, mean: bool) -> Expr<'r> {
-        let Some((x, ty)) = self.floats_here(site, name) else { return self.poisoned() };
+        // A mask may be of a recording where x is of none, so both are looked at first.
+        let Some(((x, ty), _)) = self.both_here(mask.unwrap_or(self), site) else { return self.poisoned() };
         let rows = match mask {
+            _ if x.floats_here(site, name).is_none() => None,
             None => Some((x, ty.extent, None)),
             Some(mask) => x.masked(site, name, &ty, mask),
         };

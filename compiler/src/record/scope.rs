@@ -101,9 +101,7 @@ impl<'r> Scope<'r> {
 
     fn weighted(&self, site: Site, x: Expr<'r>, units: usize, init: Init) -> Expr<'r> {
         // The shape of the weight follows from x, so a mistaken x has none.
-        let Some((x, ty)) = x.floats_here(site, "dot") else {
-            return self.recording.apply(site, Op::StopGradient, &[x.into()]).poisoned();
-        };
+        let Some((x, ty)) = self.recording.floats(site, "dot", x) else { return self.recording.make(|_| None) };
         let w = self.recording.make(|state| state.parameter(site, "w", [ty.shape.last(), units].into(), init));
         self.recording.apply(site, Op::Dot, &[x.into(), w.into()])
     }
@@ -125,7 +123,7 @@ impl<'r> Scope<'r> {
     #[track_caller]
     pub fn layer_norm(&self, name: &str, x: Expr<'r>) -> Expr<'r> {
         let site = Location::caller();
-        let Some(x) = x.along_last("layer_norm") else { return x.poisoned() };
+        let Some(x) = self.recording.along_last(site, "layer_norm", x) else { return self.recording.make(|_| None) };
         let [gain, bias] = self.vectors(site, name, x.units(), [("gain", 1.0), ("bias", 0.0)]);
         x.layer_norm(gain, bias, 1e-5)
     }
@@ -134,7 +132,7 @@ impl<'r> Scope<'r> {
     #[track_caller]
     pub fn rms_norm(&self, name: &str, x: Expr<'r>) -> Expr<'r> {
         let site = Location::caller();
-        let Some(x) = x.along_last("rms_norm") else { return x.poisoned() };
+        let Some(x) = self.recording.along_last(site, "rms_norm", x) else { return self.recording.make(|_| None) };
         let [gain] = self.vectors(site, name, x.units(), [("gain", 1.0)]);
         x.rms_norm(gain, 1e-5)
     }

@@ -88,10 +88,11 @@ impl<'r> Step<'r> {
     #[track_caller]
     pub fn state_from(&self, name: &str, initial: Expr<'r>) -> Expr<'r> {
         let site = Location::caller();
-        let Some(initial) = self.recording.outer(site, initial) else {
-            return self.recording.make(|_| None);
-        };
-        self.recording.make(|state| state.state(site, name, initial))
+        if initial.value().is_some_and(|at| at.frame != 0) && initial.ty().is_some() {
+            return self.recording.fail(site, Kind::InitialInStep { name: name.to_string() });
+        }
+        let initial = self.recording.outer(site, initial);
+        self.recording.make(|state| state.state(site, name, initial?))
     }
 
     /// Gives a state its value after the step, once, and returns that value.

@@ -12,10 +12,11 @@
 //! | [`invariant`] | computes before a loop what no step changes |
 //! | [`ports`] | drops and merges what a scan reads, carries and gives in vain |
 //!
-//! All rest on [`rebuild`]: a walk over a graph that makes a new one in which no node occurs twice (value
-//! numbering) and of which nothing is kept that no root needs. [`simplify`] runs them until nothing changes.
+//! All rest on one walk over a graph (`rebuild`) that makes a new one, in which no node occurs twice (value
+//! numbering) and nothing is kept that no root needs. [`simplify`] runs them until nothing changes.
 
 mod algebra;
+mod body;
 mod classes;
 mod constants;
 mod invariant;
@@ -44,6 +45,35 @@ const ROUNDS: usize = 12;
 /// Runs all rewrites of this module until none finds anything to do.
 ///
 /// A second call changes nothing.
+///
+/// ```
+/// use retrograd_compiler::{ir::Program, simplify::simplify};
+/// let program = Program::parse("\
+/// program gate {
+///   batch h: f32[B, 2]
+///   batch x: f32[B, 1]
+///   parameter w: f32[3, 4] = glorot
+///   %0: f32[B, 3] = concat h, x
+///   %1: f32[B, 4] = dot %0, w
+///   %2: f32[B, 4] = mul %1, 1
+///   output z = %2
+/// }
+/// ")?;
+/// assert_eq!(simplify(&program).to_string(), "\
+/// program gate {
+///   batch h: f32[B, 2]
+///   batch x: f32[B, 1]
+///   parameter w: f32[3, 4] = glorot
+///   %0: f32[2, 4] = slice w 0..2
+///   %1: f32[B, 4] = dot h, %0
+///   %2: f32[1, 4] = slice w 2..3
+///   %3: f32[B, 4] = dot x, %2
+///   %4: f32[B, 4] = add %1, %3
+///   output z = %4
+/// }
+/// ");
+/// # Ok::<(), retrograd_compiler::ir::parse::ParseError>(())
+/// ```
 pub fn simplify(program: &Program) -> Program {
     let mut program = ports(program);
     let mut before = fingerprint(&program);

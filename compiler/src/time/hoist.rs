@@ -12,7 +12,7 @@
 //!
 //! What stays is the recurrence, and pointwise work and views wherever that moves fewer row elements between the
 //! loop and memory: a product is worth a sequence of its own, `1 − h²` is not, if `h` is there to be read. That is
-//! a minimum [`cut`](super::cut), twice: between what is before the loop and in it, and between that and what is
+//! a minimum cut (`super::cut`), twice: between what is before the loop and in it, and between that and what is
 //! behind it.
 //!
 //! All of it rests on one fact: an op that works row by row means the same on the rows of one step and on those of
@@ -31,6 +31,38 @@ use crate::simplify::{Class, classes, is_rowwise, simplify};
 const ROUNDS: usize = 6;
 
 /// Moves what is not on the recurrence out of all loops, and simplifies.
+///
+/// ```
+/// use retrograd_compiler::{ir::Program, time::hoist};
+/// let program = Program::parse("\
+/// program sums {
+///   sequence x: f32[T, B, 3]
+///   parameter w: f32[3, 2] = glorot
+///   scan sums {
+///     shared w: f32[3, 2] = w
+///     each x: f32[B, 3] = x
+///     carry h: f32[B, 2] = 0
+///     %0: f32[B, 2] = dot x, w
+///     %1: f32[B, 2] = add h, %0
+///     %2: f32[B, 2] = tanh %1
+///     next h = %2
+///   }
+///   %0: f32[B, 2] = final h of sums
+///   output h = %0
+/// }
+/// ")?;
+/// assert!(hoist(&program).to_string().contains("\
+///   %0: f32[T, B, 2] = dot x, w
+///   scan sums {
+///     each pre: f32[B, 2] = %0
+///     carry h: f32[B, 2] = 0
+///     %0: f32[B, 2] = add pre, h
+///     %1: f32[B, 2] = tanh %0
+///     next h = %1
+///   }
+/// "));
+/// # Ok::<(), retrograd_compiler::ir::parse::ParseError>(())
+/// ```
 pub fn hoist(program: &Program) -> Program {
     let mut program = simplify(program);
     for _ in 0..ROUNDS {

@@ -55,6 +55,43 @@ impl Steps {
 
 /// Writes the sequences and loops of an axis out over a number of steps.
 ///
+/// ```
+/// use retrograd_compiler::{ir::{Program, types::Axis}, time::unroll};
+/// let program = Program::parse("\
+/// program sums {
+///   sequence x: f32[T, B, 3]
+///   parameter w: f32[3, 2] = glorot
+///   scan sums {
+///     shared w: f32[3, 2] = w
+///     each x: f32[B, 3] = x
+///     carry h: f32[B, 2] = 0
+///     %0: f32[B, 2] = dot x, w
+///     %1: f32[B, 2] = add h, %0
+///     %2: f32[B, 2] = tanh %1
+///     next h = %2
+///   }
+///   %0: f32[B, 2] = final h of sums
+///   output h = %0
+/// }
+/// ")?;
+/// assert_eq!(unroll(&program, Axis(0), 2)?.to_string(), "\
+/// program sums {
+///   batch x.0: f32[B, 3]
+///   batch x.1: f32[B, 3]
+///   parameter w: f32[3, 2] = glorot
+///   %0: f32[B, 2] = constant 0
+///   %1: f32[B, 2] = dot x.0, w
+///   %2: f32[B, 2] = add %0, %1
+///   %3: f32[B, 2] = tanh %2
+///   %4: f32[B, 2] = dot x.1, w
+///   %5: f32[B, 2] = add %3, %4
+///   %6: f32[B, 2] = tanh %5
+///   output h = %6
+/// }
+/// ");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// If there are no steps, or the name of a step is taken by another input or output.
 pub fn unroll(program: &Program, axis: Axis, steps: usize) -> Result<Program, UnrollError> {

@@ -77,6 +77,10 @@ impl Random {
                 operands.rotate_right(1);
                 operands[0] = all[0];
             }
+            // The integers there are, are below 2.
+            if matches!(op, Op::Gather) && g.ty(first).shape.0.first().is_none_or(|&rows| rows < 2) {
+                continue;
+            }
             for n in 1..=3 {
                 let types: Vec<&Type> = operands[..n].iter().map(|&v| g.ty(v)).collect();
                 let Ok(ty) = op.infer(&types) else { continue };
@@ -159,9 +163,10 @@ impl Random {
         }
         let results = (scan.yields.len(), scan.carries.len(), scan.sums.len());
         let node = g.add(Op::Scan(Box::new(scan)), &operands.concat());
-        (0..results.0).for_each(|i| drop(g.scan_result(node, Op::Yield(i))));
-        (0..results.1).for_each(|i| drop(g.scan_result(node, Op::Final(i))));
-        (0..results.2).for_each(|i| drop(g.scan_result(node, Op::Total(i))));
+        let yields = (0..results.0).map(Op::Yield);
+        for result in yields.chain((0..results.1).map(Op::Final)).chain((0..results.2).map(Op::Total)) {
+            g.scan_result(node, result);
+        }
     }
 
     /// A program with one or two loops.

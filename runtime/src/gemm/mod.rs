@@ -104,17 +104,12 @@ pub struct Kernels<E: 'static> {
 impl<E: Element> Kernels<E> {
     /// The fastest kernels this machine can run.
     pub fn detect() -> &'static Self {
-        Self::all_supported()
-            .next()
-            .expect("the portable kernels run everywhere")
+        Self::all_supported().next().expect("the portable kernels run everywhere")
     }
 
     /// All kernels this machine can run, the fastest first, the portable ones last.
     pub fn all_supported() -> impl Iterator<Item = &'static Self> {
-        E::candidates()
-            .iter()
-            .filter(|candidate| (candidate.supported)())
-            .map(|candidate| &candidate.kernels)
+        E::candidates().iter().filter(|candidate| (candidate.supported)()).map(|candidate| &candidate.kernels)
     }
 }
 
@@ -182,24 +177,27 @@ macro_rules! element {
         impl Element for $element {
             const ONE: Self = 1.0;
             fn candidates() -> &'static [Candidate<Self>] {
-                #[cfg(target_arch = "x86_64")]
-                use std::arch::x86_64::{$m256, $m512};
                 #[cfg(target_arch = "aarch64")]
                 use std::arch::aarch64::$neon;
+                #[cfg(target_arch = "x86_64")]
+                use std::arch::x86_64::{$m256, $m512};
                 static TABLE: &[Candidate<$element>] = &[
                     #[cfg(target_arch = "x86_64")]
-                    candidate!("avx512f", $element, $m512, 2,
-                        || is_x86_feature_detected!("avx512f"), "avx512f"),
+                    candidate!("avx512f", $element, $m512, 2, || is_x86_feature_detected!("avx512f"), "avx512f"),
                     #[cfg(target_arch = "x86_64")]
-                    candidate!("avx2+fma", $element, $m256, 2,
+                    candidate!(
+                        "avx2+fma",
+                        $element,
+                        $m256,
+                        2,
                         || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-                        "avx2,fma"),
+                        "avx2,fma"
+                    ),
                     // 32 registers of 128 bits: 6 × 4 accumulators leave room for a row of B.
                     #[cfg(target_arch = "aarch64")]
-                    candidate!("neon", $element, $neon, 4,
-                        || std::arch::is_aarch64_feature_detected!("neon"), "neon"),
+                    candidate!("neon", $element, $neon, 4, || std::arch::is_aarch64_feature_detected!("neon"), "neon"),
                     candidate!("portable", $element,
-                        vector::Portable<$element, { 16 / size_of::<$element>() }>, 2, || true),
+                                                vector::Portable<$element, { 16 / size_of::<$element>() }>, 2, || true),
                 ];
                 TABLE
             }
@@ -213,3 +211,30 @@ macro_rules! element {
 
 element!(f32, __m512, __m256, float32x4_t);
 element!(f64, __m512d, __m256d, float64x2_t);
+
+impl<E: Element> Kernels<E> {
+    /// `C = A·B` on one thread: A row-major `[m, k]`, B packed in panels of [`nr`](Kernels::nr) columns, C in panels of
+    /// `[m, nr]` like it. `n` is a multiple of `nr`.
+    ///
+    /// # Panics
+    /// If a slice is too short.
+    pub fn product(&self, a: &[E], b: &[E], c: &mut [E], m: usize, k: usize, n: usize) {
+        assert!(n.is_multiple_of(self.nr) && a.len() >= m * k && b.len() >= k * n && c.len() >= m * n);
+        let segment = Segment { a: a.as_ptr(), am: k, ak: 1, k };
+        let call = GemmCall {
+            segments: &segment,
+            segment_count: 1,
+            b: b.as_ptr(),
+            b_panel: k * self.nr,
+            b_k: self.nr,
+            c: c.as_mut_ptr(),
+            c_row: self.nr,
+            c_panel: m * self.nr,
+            m,
+            panels: n / self.nr,
+            accumulate: 0,
+        };
+        // SAFETY: the slices cover what the call names, and C is borrowed alone.
+        unsafe { (self.gemm)(&call) };
+    }
+}

@@ -1,0 +1,323 @@
+//! How a scan is recorded: opened, filled, closed into a node, and asked for its results.
+
+use super::Site;
+use super::declare::{DEFAULT_AXIS, join_name, list_names};
+use super::expr::{Expr, Value as Local};
+use super::recording::{Recording, State};
+use crate::error::{Place, RecordErrorKind as Kind};
+use crate::ir::scan::Port;
+use crate::ir::{Axis, Carry, Extent, Graph, Op, Scan, Value};
+
+/// A scan's body while it is recorded.
+pub(super) struct Body {
+    pub frame: usize,
+    pub graph: Graph,
+    /// Known from the start, or from the first sequence that is read.
+    axis: Option<Axis>,
+    reverse: bool,
+    /// How many of the scopes are around the scan; states are named by the rest.
+    depth: usize,
+    pub captures: Vec<(Value, Port)>,
+    each: Vec<(Value, Port)>,
+    states: Vec<StateOf>,
+}
+
+struct StateOf {
+    name: String,
+    made: Site,
+    leaf: Value,
+    initial: Value,
+    next: Option<(Value, Site)>,
+}
+
+/// A scan as its [`Run`](super::Run)s know it.
+pub(super) struct Recorded {
+    pub name: String,
+    /// Its node; `None` until the body is closed.
+    node: Option<Value>,
+    outputs: Vec<Output>,
+}
+
+/// A value that a step gave out.
+struct Output {
+    value: Value,
+    /// Zero for a state that remembers it, where [`Recording::last`] may need one.
+    zero: Option<Value>,
+    all: Option<Value>,
+    last: Option<Value>,
+}
+
+impl Recording {
+    /// Opens a body. The number of the scan, or `None` within another scan: then nothing is recorded until
+    /// [`close`](Recording::close).
+    pub fn open(&self, site: Site, name: &str, axis: Option<Axis>, reverse: bool) -> Option<usize> {
+        self.with(|state| {
+            state.check_name(site, name);
+            state.scopes.push(name.to_string());
+            if let Some(body) = &state.body {
+                let outer = state.scans[body.frame - 1].name.clone();
+                state.fail(site, Kind::NestedScan { inner: name.to_string(), outer });
+                state.silent += 1;
+                return None;
+            }
+            state.scans.push(Recorded { name: name.to_string(), node: None, outputs: Vec::new() });
+            state.body = Some(Body {
+                frame: state.scans.len(),
+                graph: Graph::new(),
+                axis,
+                reverse,
+                depth: state.scopes.len(),
+                captures: Vec::new(),
+                each: Vec::new(),
+                states: Vec::new(),
+            });
+            Some(state.scans.len() - 1)
+        })
+    }
+
+    /// Notes a value that the open step gives out, one row for each sample; its position.
+    pub fn give_out(&self, site: Site, e: Expr<'_>) -> Option<usize> {
+        let value = self.local(site, e.into())?;
+        self.with(|state| {
+            let value = state.widen(site, value, Extent::Batch)?;
+            let frame = state.body.as_ref()?.frame;
+            let outputs = &mut state.scans[frame - 1].outputs;
+            outputs.push(Output { value, zero: None, all: None, last: None });
+            Some(outputs.len() - 1)
+        })
+    }
+
+    /// Ends what [`open`](Recording::open) began, and adds the scan's node.
+    pub fn close(&self, site: Site, scan: Option<usize>) {
+        self.with(|state| {
+            state.scopes.pop();
+            match scan {
+                None => state.silent -= 1,
+                Some(_) => state.close(site),
+            }
+        });
+    }
+
+    /// The sequence of an output.
+    pub fn all(&self, site: Site, scan: usize, output: usize) -> Expr<'_> {
+        self.make(|state| {
+            let value = state.all(site, scan, output)?;
+            Some(Local { frame: 0, value })
+        })
+    }
+
+    /// An output at the last step that ran.
+    pub fn last(&self, site: Site, scan: usize, output: usize) -> Expr<'_> {
+        self.make(|state| {
+            let value = state.last(site, scan, output)?;
+            Some(Local { frame: 0, value })
+        })
+    }
+
+    /// The last value of a state.
+    pub fn final_state(&self, site: Site, scan: usize, name: &str) -> Expr<'_> {
+        self.make(|state| {
+            let node = state.scans[scan].node?;
+            let carries = &state.scan(node).carries;
+            let Some(i) = carries.iter().position(|c| c.name == name) else {
+                let known = list_names("states", carries.iter().map(|c| c.name.as_str()));
+                state.fail(site, Kind::UnknownName { name: name.to_string(), known });
+                return None;
+            };
+            let value = state.result(site, node, Op::Final(i));
+            Some(Local { frame: 0, value })
+        })
+    }
+}
+
+impl State {
+    /// This step's rows of a sequence.
+    pub fn at(&mut self, site: Site, v: Value) -> Option<Local> {
+        if self.silent > 0 {
+            return None;
+        }
+        let ty = self.program.ty(v).clone();
+        let Extent::Time(axis) = ty.extent else {
+            let hint = "it is the same at every step: use it as it is";
+            self.fail(site, Kind::NotASequence { given: ty, hint });
+            return None;
+        };
+        let name = self.name_of(v, "x");
+        let body = self.body.as_mut().expect("a step is of an open body");
+        let runs = *body.axis.get_or_insert(axis);
+        if runs != axis {
+            let scan = self.scans[body.frame - 1].name.clone();
+            self.fail(site, Kind::AxisMismatch { scan, runs: runs.letter(), given: ty });
+            return None;
+        }
+        if let Some((_, port)) = body.each.iter().find(|(seq, _)| *seq == v) {
+            return Some(Local { frame: body.frame, value: port.value });
+        }
+        body.graph.location = Some(site);
+        let leaf = body.graph.leaf(Op::Each(body.each.len()), ty.at(Extent::Batch));
+        body.each.push((v, Port { name, value: leaf }));
+        Some(Local { frame: body.frame, value: leaf })
+    }
+
+    /// A state that starts as a value of the program's graph.
+    pub fn state(&mut self, site: Site, name: &str, initial: Value) -> Option<Local> {
+        if self.silent > 0 || !self.check_name(site, name) {
+            return None;
+        }
+        let depth = self.body.as_ref().expect("a step is of an open body").depth;
+        let name = join_name(&self.scopes[depth..], name);
+        let ty = self.program.ty(initial).clone();
+        if let Extent::Time(_) = ty.extent {
+            self.fail(site, Kind::BadInitial { name, given: ty });
+            return None;
+        }
+        self.program.graph.location = Some(site);
+        let initial = match ty.extent {
+            Extent::Shared => self.program.graph.add(Op::Expand(Extent::Batch), &[initial]),
+            _ => initial,
+        };
+        let body = self.body.as_mut().expect("a step is of an open body");
+        if let Some(first) = body.states.iter().find(|s| s.name == name) {
+            let first = Place(Some(first.made));
+            let scan = self.scans[body.frame - 1].name.clone();
+            self.fail(site, Kind::StateTwice { scan, name, first });
+            return None;
+        }
+        body.graph.location = Some(site);
+        let leaf = body.graph.leaf(Op::Carry(body.states.len()), ty.at(Extent::Batch));
+        body.states.push(StateOf { name, made: site, leaf, initial, next: None });
+        Some(Local { frame: body.frame, value: leaf })
+    }
+
+    /// Gives a state its next value, which is returned, one row for each sample.
+    pub fn next(&mut self, site: Site, state: Value, value: Option<Value>) -> Option<Local> {
+        if self.silent > 0 {
+            return None;
+        }
+        let body = self.body.as_mut().expect("a step is of an open body");
+        let ty = body.graph.ty(state).clone();
+        let Some(i) = body.states.iter().position(|s| s.leaf == state) else {
+            self.fail(site, Kind::NotAState { given: ty });
+            return None;
+        };
+        let StateOf { name, next, .. } = &body.states[i];
+        if let Some((_, first)) = next {
+            let kind = Kind::NextTwice { name: name.clone(), first: Place(Some(first)) };
+            self.fail(site, kind);
+            return None;
+        }
+        let name = name.clone();
+        // A mistaken next value counts as given: it is one mistake, not two.
+        body.states[i].next = Some((state, site));
+        let value = self.widen(site, value?, Extent::Batch)?;
+        let body = self.body.as_mut().expect("a step is of an open body");
+        let given = body.graph.ty(value).clone();
+        if given != ty {
+            self.fail(site, Kind::NextType { name, state: ty, given });
+            return None;
+        }
+        body.states[i].next = Some((value, site));
+        Some(self.here(value))
+    }
+
+    /// Makes the open body a scan node of the program.
+    fn close(&mut self, site: Site) {
+        let body = self.body.take().expect("closed once");
+        let recorded = body.frame - 1;
+        let name = self.scans[recorded].name.clone();
+        if body.axis.is_none() && self.program.axes.is_empty() {
+            self.axis(site, DEFAULT_AXIS);
+        } else if body.axis.is_none() && self.program.axes.len() > 1 {
+            let known = list_names("time axes", self.program.axes.iter().map(String::as_str));
+            return self.fail(site, Kind::WhichAxis { scan: name, known });
+        }
+        let axis = body.axis.unwrap_or(Axis(0));
+        for state in body.states.iter().filter(|s| s.next.is_none()) {
+            self.fail(state.made, Kind::NoNext { scan: name.clone(), name: state.name.clone() });
+        }
+        let mut operands: Vec<Value> = Vec::new();
+        operands.extend(body.captures.iter().chain(&body.each).map(|(v, _)| v));
+        operands.extend(body.states.iter().map(|s| s.initial));
+        // A state without its next value stays as it is: the error is noted, and the rest can be checked.
+        let carries: Vec<Carry> = body
+            .states
+            .into_iter()
+            .map(|s| Carry { name: s.name, value: s.leaf, next: s.next.map_or(s.leaf, |(v, _)| v) })
+            .collect();
+        let graph = &mut self.program.graph;
+        graph.location = Some(site);
+        if body.reverse {
+            for output in &mut self.scans[recorded].outputs {
+                if carries.iter().all(|c| c.next != output.value) {
+                    output.zero = Some(graph.constant(0.0, body.graph.ty(output.value).clone()));
+                }
+            }
+        }
+        let mut scan = Scan::new(name, axis, body.reverse);
+        scan.body = body.graph;
+        scan.captures = body.captures.into_iter().map(|(_, port)| port).collect();
+        scan.each = body.each.into_iter().map(|(_, port)| port).collect();
+        scan.carries = carries;
+        let node = graph.add(Op::Scan(Box::new(scan)), &operands);
+        self.scans[recorded].node = Some(node);
+    }
+
+    fn scan(&mut self, node: Value) -> &mut Scan {
+        match self.program.graph.op_mut(node) {
+            Op::Scan(scan) => scan,
+            _ => unreachable!("recorded as a scan"),
+        }
+    }
+
+    fn result(&mut self, site: Site, node: Value, result: Op) -> Value {
+        self.program.graph.location = Some(site);
+        self.program.graph.scan_result(node, result)
+    }
+
+    /// A yield is added to the scan when it is first asked for, so that what nobody reads is not written.
+    fn all(&mut self, site: Site, scan: usize, output: usize) -> Option<Value> {
+        let node = self.scans[scan].node?;
+        let Output { value, all, .. } = self.scans[scan].outputs[output];
+        if all.is_some() {
+            return all;
+        }
+        let s = self.scan(node);
+        let state = s.carries.iter().find(|c| c.next == value).map(|c| c.name.clone());
+        let name = state.unwrap_or_else(|| "y".to_string());
+        s.yields.push(Port { name, value });
+        let position = s.yields.len() - 1;
+        let all = self.result(site, node, Op::Yield(position));
+        self.scans[scan].outputs[output].all = Some(all);
+        Some(all)
+    }
+
+    /// The last value of the state that has the output as its next value; else the last row block of its sequence.
+    /// In reverse the last step is step 0, which `last` does not give: a state is added that remembers the output.
+    fn last(&mut self, site: Site, scan: usize, output: usize) -> Option<Value> {
+        let node = self.scans[scan].node?;
+        let Output { value, zero, last, .. } = self.scans[scan].outputs[output];
+        if last.is_some() {
+            return last;
+        }
+        let s = self.scan(node);
+        let mut state = s.carries.iter().position(|c| c.next == value);
+        if let (None, Some(zero)) = (state, zero) {
+            let ty = s.body.ty(value).clone();
+            s.body.location = Some(site);
+            let leaf = s.body.leaf(Op::Carry(s.carries.len()), ty);
+            s.carries.push(Carry { name: "y".to_string(), value: leaf, next: value });
+            state = Some(s.carries.len() - 1);
+            self.program.graph.extend_operands(node, &[zero]);
+        }
+        let last = match state {
+            Some(i) => self.result(site, node, Op::Final(i)),
+            None => {
+                let all = self.all(site, scan, output)?;
+                self.program.graph.location = Some(site);
+                self.program.graph.add(Op::Last, &[all])
+            }
+        };
+        self.scans[scan].outputs[output].last = Some(last);
+        Some(last)
+    }
+}

@@ -1,0 +1,8 @@
+//! Products within a sample are of matrices and vectors.
+
+use retrograd::prelude::*;
+
+pub fn record(p: &Recorder<'_>) {
+    let (a, b) = (p.input("a", [2, 3, 4]), p.input("b", [4, 2]));
+    p.output("y", a.matmul(b));
+}

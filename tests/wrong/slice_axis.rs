@@ -1,0 +1,7 @@
+//! An axis that is not there.
+
+use retrograd::prelude::*;
+
+pub fn record(p: &Recorder<'_>) {
+    p.output("y", p.input("x", [2, 4]).slice_axis(2, ..1));
+}

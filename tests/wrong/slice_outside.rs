@@ -1,0 +1,7 @@
+//! A range that ends behind the end.
+
+use retrograd::prelude::*;
+
+pub fn record(p: &Recorder<'_>) {
+    p.output("y", p.input("x", 4).slice(2..6));
+}
