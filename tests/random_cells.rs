@@ -25,7 +25,7 @@ fn check_cell(seed: u64) -> Found {
         let sizes = sizes_of(seed);
         let joint = program.backward().map_err(|e| e.to_string())?;
         check_engines(&program, &sizes[..1], Effort { unroll: 0, alone: 1, threads: 1 })?;
-        let unroll = if seed % 4 == 0 { 3 } else { 0 };
+        let unroll = if seed.is_multiple_of(4) { 3 } else { 0 };
         check_engines(&joint, &sizes, Effort { unroll, alone: 1, threads: 2 }).map_err(|e| format!("joint: {e}"))?;
         check_slope(&program, &joint, &sizes[0])
     };

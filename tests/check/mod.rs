@@ -50,7 +50,8 @@ pub fn close(what: &str, given: &[f64], truth: &[f64], run: f64, tolerance: Tole
     for (i, (g, t)) in given.iter().zip(truth).enumerate() {
         let allowed = tolerance.relative * t.abs() + tolerance.floor * scale + tolerance.rounding * run;
         // A NaN is no agreement.
-        if !((g - t).abs() <= allowed) {
+        let agrees = (g - t).abs() <= allowed;
+        if !agrees {
             return Err(format!("{what}[{i}]: {g:e} instead of {t:e}, where the largest is {scale:e}"));
         }
     }

@@ -255,7 +255,7 @@ impl Random {
             7 => x.transpose(),
             8 => {
                 let flat = x.reshape(shape.len());
-                if shape.len() % 2 == 0 { flat.reshape([2, shape.len() / 2]) } else { flat }
+                if shape.len().is_multiple_of(2) { flat.reshape([2, shape.len() / 2]) } else { flat }
             }
             _ => {
                 let mut order: Vec<usize> = (0..shape.rank()).collect();
@@ -377,7 +377,7 @@ impl Random {
                 p.output(&name, *v);
                 let part = energy(*v);
                 let part = if shared { part } else { part.mean_rows() };
-                loss = loss + part * (1.0 / (i + 1) as f32);
+                loss += part * (1.0 / (i + 1) as f32);
             }
         }
         p.minimize(loss);
