@@ -55,12 +55,6 @@ pub struct Progress {
     from: Cell<Option<(Instant, f64)>>,
 }
 
-impl Default for Progress {
-    fn default() -> Progress {
-        Progress::new()
-    }
-}
-
 impl Progress {
     const LENGTH: f64 = 10_000.0;
 
