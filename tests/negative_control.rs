@@ -10,8 +10,11 @@ use check::derivatives::check_gradient;
 use check::{F32, F64, Found, Jit, agree, close, sizes, truth, values};
 use retrograd::prelude::*;
 
-/// Ways to break `name: type = op operands`: what it becomes, where the way applies.
-const WAYS: [(&str, fn(&str) -> Option<String>); 8] = [
+/// What is broken, and how: a line of the text becomes another, if it is of this kind.
+type Way = (&'static str, fn(&str) -> Option<String>);
+
+/// Ways to break `name: type = op operands`.
+const WAYS: [Way; 8] = [
     ("a product becomes a sum", |line| replaced(line, "= mul ", "= add ")),
     ("a sum becomes a difference", |line| replaced(line, "= add ", "= sub ")),
     ("an addend is dropped", |line| {
