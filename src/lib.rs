@@ -27,10 +27,16 @@
 //! ```
 //!
 //! [`compiler`] turns programs into code and [`runtime`] runs it; [`cells`] has the library's cells, written with
-//! the public interface only; [`prelude`] is what a program that uses all this imports.
+//! the public interface only; [`prelude`] is what a program that uses all this imports; [`testing`] is help for tests of
+//! cells of one's own.
 
 pub use retrograd_compiler as compiler;
 pub use retrograd_runtime as runtime;
 
 pub mod cells;
 pub mod prelude;
+pub mod testing;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/testing-your-cell.md")]
+struct TestingYourCell;
