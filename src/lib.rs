@@ -40,6 +40,7 @@
 //! - [`Training`](prelude::Training): from a recorded program to a [`Trainer`](prelude::Trainer), or to a
 //!   [`Stream`](prelude::Stream) that runs it one step at a time;
 //! - [`cells`]: the library's cells, written with the public interface only; to make another, copy one;
+//! - [`testing`]: help for tests of cells of one's own;
 //! - [`compiler`] turns programs into code, [`runtime`] runs it: for whoever wants a stage by itself, such as
 //!   derivatives ([`compiler::differentiate`]), a program as text, or a compiled program without training
 //!   ([`runtime::session`]).
@@ -51,8 +52,14 @@ pub use retrograd_runtime as runtime;
 
 pub mod cells;
 pub mod prelude;
+pub mod testing;
 
 /// The README's code is compiled and run with the tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So is that of the page on tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/testing-your-cell.md")]
+struct TestingYourCell;

@@ -3,6 +3,7 @@
 //! Progress and messages go to stderr; stdout is for results.
 #![allow(dead_code, reason = "each example uses a part of it")]
 
+pub mod study;
 pub mod text;
 
 use std::cell::Cell;

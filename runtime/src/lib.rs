@@ -26,3 +26,4 @@ pub mod feed;
 pub mod init;
 pub mod optimizer;
 pub mod schedule;
+pub mod stages;

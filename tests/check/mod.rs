@@ -11,24 +11,18 @@
 
 pub mod derivatives;
 
-use std::collections::BTreeMap;
-
-use ndarray::ArrayD;
-use retrograd::compiler::interpret::{Outcome, Values, interpret, random_values};
+use retrograd::compiler::interpret::{Values, interpret};
 use retrograd::compiler::ir::op::Data;
-use retrograd::compiler::ir::{Axis, DType, Extent, Graph, Op, Program, Sizes, Type, Value};
+use retrograd::compiler::ir::{Axis, Extent, Graph, Op, Program, Sizes, Value};
 use retrograd::compiler::pipeline;
 use retrograd::compiler::time::unroll;
-use retrograd::runtime::feed::Feed;
 use retrograd::runtime::float::Float;
 use retrograd::runtime::session::Session;
+pub use retrograd::testing::Numbers;
+use retrograd::testing::{self, numbers, run};
 
 /// What is found, with the place where.
 pub type Found<T = ()> = Result<T, String>;
-
-/// All that a run gives, by name; integers are whole numbers, the objective is `objective`, and a parameter's new
-/// value `new <parameter>`.
-pub type Numbers = BTreeMap<String, Vec<f64>>;
 
 /// Relative to the element, to the largest element, and to the largest number of the run.
 #[derive(Clone, Copy, Debug)]
@@ -89,10 +83,9 @@ pub fn same_bits(what: &str, given: &Numbers, expected: &Numbers) -> Found {
 /// Random values that an `f32` holds, so that every engine is given the same. Parameters named `positive` have no
 /// sign and inputs named `mask` are 0 or 1, with a 1 at every sample's first step.
 pub fn values(program: &Program, sizes: &Sizes, seed: u64) -> Values {
-    let mut values = random_values(program, sizes, seed);
+    let mut values = testing::values(program, sizes, seed);
     for (name, data) in &mut values {
         for (i, x) in data.x.iter_mut().enumerate() {
-            x.re = f64::from(x.re as f32);
             if name.contains("positive") {
                 x.re = f64::from((0.5 + x.re.abs()) as f32);
             }
@@ -149,14 +142,6 @@ fn rolled(program: &Program, sizes: &Sizes, mut numbers: Numbers) -> Numbers {
 
 // ---- engines --------------------------------------------------------------------------------------------------
 
-fn numbers(outcome: &Outcome) -> Numbers {
-    let re = |data: &Data| data.x.iter().map(|x| x.re).collect::<Vec<_>>();
-    let mut all: Numbers = outcome.outputs.iter().map(|(name, data)| (name.clone(), re(data))).collect();
-    all.extend(outcome.objective.map(|x| ("objective".to_string(), vec![x.re])));
-    all.extend(outcome.updates.iter().map(|(name, data)| (format!("new {name}"), re(data))));
-    all
-}
-
 /// What the interpreter says.
 pub fn truth(program: &Program, values: &Values, sizes: &Sizes) -> Numbers {
     numbers(&interpret(program, values, sizes))
@@ -165,75 +150,17 @@ pub fn truth(program: &Program, values: &Values, sizes: &Sizes) -> Numbers {
 /// A program as machine code.
 pub struct Jit<E: Float> {
     pub session: Session<E>,
-    program: Program,
 }
 
 impl<E: Float> Jit<E> {
     pub fn new(program: &Program, threads: usize) -> Found<Jit<E>> {
         let session = Session::new(program, threads).map_err(|e| format!("compiling: {e}"))?;
-        Ok(Jit { session, program: program.clone() })
+        Ok(Jit { session })
     }
 
     pub fn run(&mut self, values: &Values, sizes: &Sizes) -> Found<Numbers> {
-        for p in &self.program.parameters {
-            let data = &values[&p.name];
-            let x = data.x.iter().map(|x| E::from_f64(x.re)).collect();
-            let array = ArrayD::from_shape_vec(data.ty.shape.0.clone(), x).expect("a value of its type");
-            self.session.set_parameter(&p.name, array.view()).map_err(|e| e.to_string())?;
-        }
-        let given = self.program.inputs.iter().map(|i| {
-            let data = &values[&i.name];
-            (i.name.as_str(), data.ty.dtype, full_shape(&data.ty, sizes), &data.x)
-        });
-        let arrays: Vec<_> = given
-            .map(|(name, dtype, shape, x)| {
-                let floats: Vec<f32> = x.iter().map(|x| x.re as f32).collect();
-                let integers: Vec<i32> = x.iter().map(|x| x.re as i32).collect();
-                (name, dtype, shape, floats, integers)
-            })
-            .collect();
-        let mut feed = Feed::new().batch(sizes.batch);
-        let axes = self.program.axes.len();
-        for axis in (0..axes as u8).map(Axis) {
-            feed = feed.steps(axis.letter(), sizes.steps(axis));
-        }
-        for (name, dtype, shape, floats, integers) in &arrays {
-            feed = match dtype {
-                DType::F32 => feed.f32_slice(name, shape, floats),
-                DType::I32 => feed.i32_slice(name, shape, integers),
-            };
-        }
-        self.session.run(&feed).map_err(|e| format!("running: {e}"))?;
-        Ok(self.numbers())
+        run(&mut self.session, values, sizes).map_err(|e| format!("running: {e}"))
     }
-
-    fn numbers(&self) -> Numbers {
-        let mut all = Numbers::new();
-        let objective = self.program.objective.map(|v| ("objective".to_string(), v));
-        for (name, v) in self.program.outputs.iter().cloned().chain(objective) {
-            let x = if self.program.ty(v).is_float() {
-                self.session.output(&name).map(|a| a.iter().map(|&x| x.into()).collect())
-            } else {
-                self.session.output_i32(&name).map(|a| a.iter().map(|&x| f64::from(x)).collect())
-            };
-            all.extend(x.map(|x: Vec<f64>| (name, x)));
-        }
-        for update in &self.program.updates {
-            let Op::Parameter(name) = self.program.graph.op(update.target) else { continue };
-            let new = self.session.parameter(name).expect("a parameter of the program");
-            all.insert(format!("new {name}"), new.iter().map(|&x| x.into()).collect());
-        }
-        all
-    }
-}
-
-fn full_shape(ty: &Type, sizes: &Sizes) -> Vec<usize> {
-    let rows = match ty.extent {
-        Extent::Shared => vec![],
-        Extent::Batch => vec![sizes.batch],
-        Extent::Time(axis) => vec![sizes.steps(axis), sizes.batch],
-    };
-    [rows, ty.shape.0.clone()].concat()
 }
 
 // ---- properties -----------------------------------------------------------------------------------------------
