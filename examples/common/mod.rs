@@ -3,12 +3,16 @@
 //! Progress and messages go to stderr; stdout is for results.
 #![allow(dead_code, reason = "each example uses a part of it")]
 
+pub mod course;
+pub mod digits;
+pub mod picture;
 pub mod study;
 pub mod text;
 
 use std::cell::Cell;
 use std::fs;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +22,10 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use plotters::prelude::*;
 
 /// Whatever went wrong, with a text for the user.
-pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What may go wrong.
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// A flag that Ctrl-C raises. Who does not want to wait presses it again.
 pub fn ctrl_c() -> Result<Arc<AtomicBool>> {
@@ -30,6 +37,17 @@ pub fn ctrl_c() -> Result<Arc<AtomicBool>> {
         }
     })?;
     Ok(flag)
+}
+
+/// How a program ends: with what went wrong on stderr, if anything did.
+pub fn exit(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// For options: a number from 1 to `most`.
@@ -92,6 +110,24 @@ impl Drop for Progress {
 pub fn make_directory_of(path: &Path) -> Result<()> {
     let directory = path.parent().unwrap_or(Path::new(""));
     Ok(fs::create_dir_all(directory).map_err(|e| format!("cannot make the directory {}: {e}", directory.display()))?)
+}
+
+/// One of several by logits: each with probability softmax(logits / temperature), of which `uniform` in 0..1 picks one;
+/// at temperature 0 the likeliest.
+pub fn choose(logits: &[f32], temperature: f64, uniform: f64) -> usize {
+    let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).expect("something to choose from");
+    let weight = |i: usize| (f64::from(logits[i] - logits[best]) / temperature).exp();
+    if temperature == 0.0 {
+        return best;
+    }
+    let mut rest = uniform * (0..logits.len()).map(weight).sum::<f64>();
+    for i in 0..logits.len() {
+        rest -= weight(i);
+        if rest < 0.0 {
+            return i;
+        }
+    }
+    best
 }
 
 /// A number for an axis.
