@@ -5,6 +5,9 @@
 //! step has from outside costs nothing: sequences are read once more, and what depends on captures alone leaves the
 //! loop when work is hoisted.
 //!
+//! What is compared for equality is saved, or the outcome is: a value computed again may be rounded differently (a
+//! product and a sum contracted to one operation here and not there), so that a maximum would be found nowhere.
+//!
 //! Computing a value again never saves more than saving the value itself would: where `a + b` is needed and neither
 //! `a` nor `b` otherwise, the sum is saved.
 
@@ -35,7 +38,11 @@ pub fn choose(joint: &Graph, scan: &Scan, coefficients: &[Value]) -> BTreeSet<Va
         at_hand[port.value.index()] = true;
     }
     // What the derivative's rules made is computed in the linear scan and nowhere else, whatever it is.
-    let costly = |v: Value| v.index() < scan.body.len() && !is_cheap(joint, v);
+    let mut of_maximum = vec![false; joint.len()];
+    for v in scan.body.values().filter(|&v| matches!(joint.op(v), Op::Max(_))) {
+        of_maximum[joint.operands(v)[0].index()] = true;
+    }
+    let costly = |v: Value| v.index() < scan.body.len() && (of_maximum[v.index()] || !is_cheap(joint, v));
     let mut saved = BTreeSet::new();
     for &c in coefficients {
         if !at_hand[c.index()] && costly(c) {
@@ -82,7 +89,7 @@ fn is_cheap(graph: &Graph, v: Value) -> bool {
             Unary::Powi(n) => (0..=4).contains(n),
             _ => false,
         },
-        Op::Binary(b) => *b != Binary::Pow,
+        Op::Binary(b) => !matches!(b, Binary::Pow | Binary::Eq | Binary::Ne),
         Op::Select | Op::StopGradient | Op::ToFloat | Op::OneHot(_) => true,
         Op::Broadcast(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Slice { .. } | Op::Pad { .. } => true,
         Op::Concat(_) | Op::Expand(_) => true,

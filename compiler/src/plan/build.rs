@@ -349,11 +349,12 @@ impl Builder {
                 home
             }
             Op::Constant(value) => {
-                let home = self.home("constant", &scope.ty(base).clone(), Keep::Run);
-                let len = scope.ty(base).shape.len();
-                let domain = domain(scope.ty(base).extent, scope.inside);
-                let into = home.span(Pace { stepwise: scope.inside }, 0, len);
-                stages.push(stage("constant", domain, Work::Fill { into, value }));
+                // Of whatever extent it is, one row serves all rows, and all steps of a loop.
+                let ty = scope.ty(base).at(Extent::Shared);
+                let home = self.home("constant", &ty, Keep::Run);
+                let into = home.span(Pace { stepwise: false }, 0, ty.shape.len());
+                let fill = stage("constant", Domain::Shared, Work::Fill { into, value });
+                if scope.inside { self.before_loop.push(fill) } else { stages.push(fill) }
                 scope.homes.insert(base, home);
                 home
             }
@@ -905,8 +906,10 @@ impl Builder {
                 stages.push(stage(&name, domain, Work::ToFloat { from, into }));
             }
             Op::PlaceLast(axis) => {
-                let from = self.span(scope, operands[0], Pace { stepwise: false }, stages);
-                stages.push(stage(&name, domain, Work::PlaceLast { from, into, axis }));
+                // Over all rows at once, though the operand has a row per sample only.
+                let pace = Pace { stepwise: false };
+                let (from, into) = (self.span(scope, operands[0], pace, stages), home.span(pace, 0, n));
+                stages.push(stage(&name, Domain::Time(axis), Work::PlaceLast { from, into, axis }));
             }
             Op::Concat(axis) => {
                 let strides = row_major(&ty.shape.0);

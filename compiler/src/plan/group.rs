@@ -310,8 +310,9 @@ impl Grouping<'_> {
             }
             let extent = self.graph.ty(v).extent;
             let n = self.graph.ty(v).shape.len();
-            // The latest group that makes an operand.
-            let after = self.operand_groups(v).max();
+            // The latest group that makes an operand, and the first in which all operands are at hand.
+            let after = self.operand_groups(v).map(|(g, _)| g).max();
+            let at_hand = self.operand_groups(v).map(|(g, done)| g + usize::from(done)).max().unwrap_or(0);
             let place = match self.class[v.index()] {
                 Class::Given | Class::View => continue,
                 Class::Alone => self.open(Kind::Alone, extent),
@@ -324,14 +325,12 @@ impl Grouping<'_> {
                         .unwrap_or_else(|| self.open(kind, extent))
                 }
                 Class::Pointwise => {
-                    let first = after.unwrap_or(0);
-                    self.find(first, |i, g| g.extent == extent && self.welcomes(i, g, v, n, after))
+                    self.find(at_hand, |i, g| g.extent == extent && self.welcomes(i, g, v, n, after))
                         .unwrap_or_else(|| self.open(Kind::Row { n }, extent))
                 }
                 Class::Reduce => {
                     let n = self.graph.ty(self.graph.operands(v)[0]).shape.len();
-                    let first = after.unwrap_or(0);
-                    self.find(first, |i, g| {
+                    self.find(at_hand, |i, g| {
                         g.extent == extent
                             && matches!(g.kind, Kind::Row { n: own } if own == n || after == Some(i))
                             && self.stays_small(i, g, v)
@@ -344,7 +343,9 @@ impl Grouping<'_> {
         }
     }
 
-    fn operand_groups(&self, v: Value) -> impl Iterator<Item = usize> + '_ {
+    /// The groups that make a node's operands, and whether each must be done before the node: results of a scan, and
+    /// the last step of a sequence, which no row of the sequence's own group can see.
+    fn operand_groups(&self, v: Value) -> impl Iterator<Item = (usize, bool)> + '_ {
         self.graph.operands(v).iter().filter_map(|o| {
             let base = self.view(*o).base;
             let behind = match self.graph.op(base) {
@@ -357,7 +358,7 @@ impl Grouping<'_> {
                 Op::Yield(_) | Op::Final(_) | Op::Total(_) => self.graph.operands(behind)[0],
                 _ => behind,
             };
-            self.group_of[behind.index()]
+            self.group_of[behind.index()].map(|g| (g, behind != base))
         })
     }
 
@@ -424,7 +425,7 @@ impl Grouping<'_> {
             let readers = &self.readers[v.index()];
             let Some(target) = readers.first().and_then(|(user, _)| self.group_of[user.index()]) else { continue };
             let alone = readers.iter().all(|(user, _)| self.group_of[user.index()] == Some(target));
-            let free = self.operand_groups(v).all(|g| g != own);
+            let free = self.operand_groups(v).all(|(g, _)| g != own);
             let n = self.graph.ty(v).shape.len();
             let group = &self.groups[target];
             let same = target != own && group.extent == self.graph.ty(v).extent;

@@ -3,13 +3,22 @@
 //! A buffer lives from the first unit that names it to the last; a loop is one unit for all that is named inside it
 //! and outside, and its own temporaries are told apart by stage. Slots are shared only among buffers with the same
 //! number of rows, so a slot's size is (widest row) × rows, whatever T and B are.
+//!
+//! Within a loop there are no barriers: one member of the team may be at another stage, or step, than its mates. What
+//! keeps them apart is that each has its own rows, so temporaries of one loop share a slot only if row r is at the
+//! same place for all of them.
 
 use super::{BufferId, Keep, Plan, Slot, Unit};
 
 /// Gives every buffer its slot.
 pub fn assign(plan: &mut Plan) {
-    let lives = lives(plan);
-    let mut slots: Vec<(Slot, Vec<(usize, usize)>)> = Vec::new();
+    let (lives, loops) = lives(plan);
+    // In the same loop, that is; a life ends where the loop ends at the latest, or goes on through all of it.
+    let together = |a: (usize, usize), b: (usize, usize)| {
+        loops.iter().any(|l| a.0 <= l.1 && a.1 >= l.0 && b.0 <= l.1 && b.1 >= l.0)
+    };
+    // For each slot, the lives of its buffers and the bytes of their rows.
+    let mut slots: Vec<(Slot, Vec<((usize, usize), usize)>)> = Vec::new();
     let mut order: Vec<usize> = (0..plan.buffers.len()).collect();
     order.sort_by_key(|&b| lives[b].0);
     for b in order {
@@ -17,8 +26,11 @@ pub fn assign(plan: &mut Plan) {
         let size = if buffer.integer { 4 } else { plan.target.float_size };
         let row_bytes = buffer.stride * size;
         let life = lives[b];
-        let fits = |(slot, taken): &(Slot, Vec<(usize, usize)>)| {
-            slot.rows == buffer.rows && taken.iter().all(|t| life.0 > t.1 || life.1 < t.0)
+        let fits = |(slot, taken): &(Slot, Vec<((usize, usize), usize)>)| {
+            slot.rows == buffer.rows
+                && taken
+                    .iter()
+                    .all(|&(t, bytes)| (life.0 > t.1 || life.1 < t.0) && (bytes == row_bytes || !together(life, t)))
         };
         // Of the slots that are free, the one that wastes or grows least.
         let best =
@@ -28,14 +40,16 @@ pub fn assign(plan: &mut Plan) {
             slots.len() - 1
         });
         slots[s].0.row_bytes = slots[s].0.row_bytes.max(row_bytes);
-        slots[s].1.push(life);
+        slots[s].1.push((life, row_bytes));
         plan.buffers[b].slot = s;
     }
     plan.slots = slots.into_iter().map(|(slot, _)| slot).collect();
 }
 
-/// First and last position at which each buffer is in use; positions count stages, loops included.
-fn lives(plan: &Plan) -> Vec<(usize, usize)> {
+/// First and last position at which each buffer is in use, and those of each loop; positions count stages, loops
+/// included.
+fn lives(plan: &Plan) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
+    let mut loops = Vec::new();
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; plan.buffers.len()];
     let mut touch = |b: BufferId, from: usize, to: usize| {
         let life = lives[b.0].get_or_insert((from, to));
@@ -52,6 +66,7 @@ fn lives(plan: &Plan) -> Vec<(usize, usize)> {
             }
             Unit::Loop(l) => {
                 let (begin, end) = (at, at + l.stages.len());
+                loops.push((begin, end));
                 // A buffer that is written before it is read within a step, and by rows of the step alone, is a
                 // temporary of the step; any other is alive all through the loop.
                 let mut written: Vec<BufferId> = Vec::new();
@@ -86,5 +101,5 @@ fn lives(plan: &Plan) -> Vec<(usize, usize)> {
             lives[span.access.buffer.0].1 = end + 1;
         }
     }
-    lives
+    (lives, loops)
 }
