@@ -10,4 +10,5 @@ pub mod pipeline;
 pub mod plan;
 pub mod record;
 pub mod simplify;
+pub mod stages;
 pub mod time;

@@ -27,10 +27,7 @@ impl Stopwatch {
             fn clock_gettime(clock: i32, time: *mut Timespec) -> i32;
         }
         const THREAD_CPUTIME: i32 = 3;
-        let mut time = Timespec {
-            seconds: 0,
-            nanoseconds: 0,
-        };
+        let mut time = Timespec { seconds: 0, nanoseconds: 0 };
         // SAFETY: the C library's declaration on 64-bit Linux; it fills in the struct.
         unsafe { clock_gettime(THREAD_CPUTIME, &mut time) };
         time.seconds as f64 + time.nanoseconds as f64 * 1e-9

@@ -11,6 +11,7 @@
 use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use retrograd_compiler::codegen::RowBase;
 use retrograd_compiler::ir::{Axis, Extent, Sizes};
@@ -64,6 +65,8 @@ pub struct Executor<E: Float> {
     own: Vec<UnsafeCell<Own<E>>>,
     /// Parameters have changed since constant stages ran.
     stale: bool,
+    /// Time spent in each unit, where it is asked for.
+    times: Option<Vec<Duration>>,
 }
 
 // SAFETY: the raw pointers point into `memory`, which the executor owns and which moves with it.
@@ -88,6 +91,7 @@ impl<E: Float> Executor<E> {
             team: Team::new(threads.max(1)),
             own,
             stale: true,
+            times: None,
         };
         // Parameters must have their memory before any run.
         let shared = Sizes { batch: 1, steps: vec![1; usize::from(Axis::MAX)] };
@@ -166,6 +170,7 @@ impl<E: Float> Executor<E> {
         let compiled = Arc::clone(&self.compiled);
         let mut kernel = 0;
         for (u, unit) in compiled.plan.units.iter().enumerate() {
+            let started = self.times.is_some().then(Instant::now);
             let run = Run {
                 compiled: &self.compiled,
                 buffers: &self.buffers,
@@ -199,6 +204,9 @@ impl<E: Float> Executor<E> {
                     kernel += l.stages.iter().filter(|s| matches!(s.work, Work::Kernel(_))).count();
                 }
             }
+            if let (Some(times), Some(started)) = (&mut self.times, started) {
+                times[u] += started.elapsed();
+            }
         }
         self.stale = false;
         for i in 0..compiled.plan.updates.len() {
@@ -210,6 +218,16 @@ impl<E: Float> Executor<E> {
         if compiled.plan.updates.iter().any(|(_, _, p)| *p) || compiled.plan.writes_parameters() {
             self.stale = true;
         }
+    }
+
+    /// Starts measuring the time of each unit of the plan, from nothing.
+    pub fn measure(&mut self) {
+        self.times = Some(vec![Duration::ZERO; self.compiled.plan.units.len()]);
+    }
+
+    /// Time spent in each unit since [`measure`](Executor::measure).
+    pub fn measured(&self) -> &[Duration] {
+        self.times.as_deref().unwrap_or(&[])
     }
 
     fn copy_port(&mut self, from: &Span, into: &Span, extent: Extent) {

@@ -131,6 +131,18 @@ impl<'a> Feed<'a> {
         Ok(self.arrays.iter().filter_map(|(name, array)| Some((*name, array.as_ref().ok()?))))
     }
 
+    /// The same views for a shorter time, so that others can join them.
+    pub(crate) fn reborrow(&self) -> Feed<'_> {
+        fn view<'v>(of: &'v View) -> View<'v> {
+            match of {
+                View::F32(a) => View::F32(a.view()),
+                View::I32(a) => View::I32(a.view()),
+            }
+        }
+        let arrays = self.arrays.iter().map(|(name, array)| (*name, array.as_ref().map(view).map_err(|bad| *bad)));
+        Feed { arrays: arrays.collect(), batch: self.batch, steps: self.steps.clone() }
+    }
+
     fn with(mut self, name: &'a str, array: Result<View<'a>, BadSlice<'a>>) -> Feed<'a> {
         self.arrays.push((name, array));
         self

@@ -419,7 +419,8 @@ fn finite(x: Expr<'_>) -> Expr<'_> {
 }
 
 fn require(setting: &str, given: f64, allowed: &'static str, fits: bool) -> Result<(), RunError> {
-    let error = || RunError::Setting { setting: setting.to_string(), given: given.to_string(), allowed: allowed.to_string() };
+    let error =
+        || RunError::Setting { setting: setting.to_string(), given: given.to_string(), allowed: allowed.to_string() };
     if fits { Ok(()) } else { Err(error()) }
 }
 

@@ -9,7 +9,7 @@ use retrograd_compiler::interpret::{self, Values};
 use retrograd_compiler::ir::op::Data;
 use retrograd_compiler::ir::{DType, Extent, Program, Sizes, Type};
 use retrograd_compiler::pipeline::{self, Compiled};
-use retrograd_compiler::plan::Port;
+use retrograd_compiler::plan::{Port, Unit, Work};
 use retrograd_compiler::time::CarriedState;
 
 use crate::error::RunError;
@@ -114,6 +114,37 @@ impl<E: Float> Session<E> {
         let port = self.compiled().plan.parameters[i].clone();
         fill(&mut self.executor, &port, values);
         self.executor.parameters_changed();
+    }
+
+    /// Starts measuring how long each unit of the plan takes.
+    pub fn measure(&mut self) {
+        self.executor.measure();
+    }
+
+    /// Time in each phase of the plan since [`measure`](Session::measure), and where it starts: before the first loop,
+    /// in each loop, between and behind them; packing weights and sums over rows apart from the rest.
+    pub fn phases(&self) -> Vec<(String, Duration)> {
+        let mut phases: Vec<(String, Duration)> = Vec::new();
+        let mut place = "before".to_string();
+        for (unit, time) in self.compiled().plan.units.iter().zip(self.executor.measured()) {
+            let name = match unit {
+                Unit::Loop(l) => {
+                    place = format!("after {}", l.name);
+                    format!("loop {}", l.name)
+                }
+                Unit::Stage(stage) => match stage.work {
+                    Work::Pack { .. } => "pack".to_string(),
+                    Work::ReduceProduct { .. } => "weight gradients".to_string(),
+                    Work::ReduceRows { .. } => "sums over rows".to_string(),
+                    _ => place.clone(),
+                },
+            };
+            match phases.iter_mut().find(|(n, _)| *n == name) {
+                Some((_, total)) => *total += *time,
+                None => phases.push((name, *time)),
+            }
+        }
+        phases
     }
 
     /// Has the next run prepare its weights anew, as after an update: for measuring.
@@ -262,12 +293,6 @@ impl<E: Float> Session<E> {
             self.executor.read::<E>(port, |row| x.extend(row.iter().map(|&v| Dual::new(v.into()))));
         }
         Data { ty: ty.clone(), x }
-    }
-
-    /// Writes one number into a shared scalar input.
-    pub(crate) fn set_scalar(&mut self, name: &str, value: f64) {
-        let port = self.input_port(name).clone();
-        fill(&mut self.executor, &port, std::iter::once(E::from_f64(value)));
     }
 
     /// A stored input: a state of an optimiser or of a loop.

@@ -10,7 +10,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ndarray::ArrayD;
+use ndarray::{ArrayD, arr0};
 use retrograd_compiler::ir::{Axis, Extent, Input, Program, Sizes};
 use retrograd_compiler::time;
 
@@ -154,8 +154,7 @@ impl TrainerBuilder<'_> {
         let joint = self.program.backward().map_err(|e| failed(Box::new(e)))?;
         let mut training = optimizer::training_program(&joint, &*self.optimizer, self.clip)?;
         training.outputs.retain(|(name, _)| name == GRADIENT_NORM);
-        let (training, carried) =
-            if self.carry { time::carry_state(&training) } else { (training, Vec::new()) };
+        let (training, carried) = if self.carry { time::carry_state(&training) } else { (training, Vec::new()) };
         let mut session = Session::with_carried(&training, carried, self.threads)?;
         session.initialise(self.seed)?;
         let compile_time = started.elapsed();
@@ -194,10 +193,9 @@ impl Trainer {
     /// # Errors
     /// Whatever is wrong with the inputs, or a loss or gradient that is not finite: then nothing was learnt.
     pub fn step(&mut self, feed: &Feed) -> Result<Report, RunError> {
-        let rate = self.schedule.rate(self.rate, self.steps);
-        self.session.set_scalar(RATE, rate);
-        self.session.set_scalar(STEP, (self.steps + 1) as f64);
-        self.session.run(feed)?;
+        let (rate, number) = (arr0(self.rate() as f32), arr0((self.steps + 1) as f32));
+        let feed = feed.reborrow().f32(RATE, rate.view()).f32(STEP, number.view());
+        self.session.run(&feed)?;
         let loss = self.session.scalar("objective").expect("a trained program has an objective");
         let gradient_norm = self.session.scalar(GRADIENT_NORM).expect("the optimiser gives it");
         if !loss.is_finite() {
@@ -333,7 +331,7 @@ impl Trainer {
         for name in self.session.parameter_names() {
             c.insert(format!("parameter.{name}"), self.session.parameter(name).expect("its own name"));
         }
-        for name in self.stored() {
+        for name in self.stored(self.session.going().is_some()) {
             c.insert(name.clone(), self.session.stored(&name));
         }
         c.note("program", &self.program.name);
@@ -373,7 +371,7 @@ impl Trainer {
         let states: Vec<String> = self.session.carried().iter().map(|s| s.input.clone()).collect();
         let mut stored = Vec::new();
         let mut carried = Vec::new();
-        for name in self.stored() {
+        for name in self.stored(batch > 0) {
             let input = self.session.program().input(&name).expect("its own name");
             let ty = self.session.program().ty(input.value);
             let mut shape = ty.shape.0.clone();
@@ -411,8 +409,8 @@ impl Trainer {
         self.load_with(path, &[]).map(|_| ())
     }
 
-    /// Inputs that outlive a run: states of the optimiser, and of loops once they have run.
-    fn stored(&self) -> Vec<String> {
+    /// Inputs that outlive a run: states of the optimiser, and of loops if these are on their way.
+    fn stored(&self, going: bool) -> Vec<String> {
         let carried = self.session.carried();
         let program = self.session.program();
         program
@@ -420,7 +418,7 @@ impl Trainer {
             .iter()
             .filter_map(|u| program.inputs.iter().find(|i| i.value == u.target))
             .map(|i| i.name.clone())
-            .filter(|name| self.session.going().is_some() || !carried.iter().any(|c| c.input == *name))
+            .filter(|name| going || !carried.iter().any(|c| c.input == *name))
             .collect()
     }
 }

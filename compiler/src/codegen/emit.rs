@@ -523,7 +523,7 @@ impl Emit<'_, '_> {
             let node = &self.kernel.nodes[i];
             for read in &node.reads {
                 if let Source::Node(s) = read.source
-                    && self.from_register(i, read, s)
+                    && self.is_in_register(i, read, s)
                 {
                     stack.push(s);
                 }
@@ -532,7 +532,7 @@ impl Emit<'_, '_> {
         (0..seen.len()).filter(|&i| seen[i]).collect()
     }
 
-    fn from_register(&self, node: usize, read: &Read, source: usize) -> bool {
+    fn is_in_register(&self, node: usize, read: &Read, source: usize) -> bool {
         self.levels.manner[source] == Manner::Inline
             && self.levels.level[source] == self.levels.level[node]
             && in_register(&self.kernel.nodes[node], read, &self.kernel.nodes[source])
@@ -837,7 +837,7 @@ impl Emit<'_, '_> {
                 if kernel.nodes[s].op == KernelOp::Binary(Binary::Mul)
                     && kernel.nodes[s].stores.is_empty()
                     && self.levels.scratch[s].is_none()
-                    && self.from_register(i, read, s)
+                    && self.is_in_register(i, read, s)
                     && kernel.nodes.iter().flat_map(|n| &n.reads).filter(|r| r.source == Source::Node(s)).count()
                         == 1 =>
             {
@@ -875,7 +875,7 @@ impl Emit<'_, '_> {
         match read.source {
             Source::Constant(c) => self.constant(c, place.wide),
             Source::Product(p) => self.scratch_load(self.levels.products[p], place),
-            Source::Node(s) if self.from_register(node, read, s) => self.value(s, place, done, scalars),
+            Source::Node(s) if self.is_in_register(node, read, s) => self.value(s, place, done, scalars),
             Source::Node(s) => {
                 let offset = self.levels.scratch[s].expect("what is read later waits in scratch");
                 if self.kernel.tile.is_some() {

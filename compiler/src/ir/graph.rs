@@ -2,7 +2,8 @@
 //!
 //! Invariants, checked by [`verify`](super::verify): operands come before their users (so node order is a
 //! topological order), a node's type is what its op's type rule gives for its operands, and the petgraph edges
-//! mirror the operand lists. A scan is one node whose results are taken by [`Op::Result`] nodes behind it.
+//! mirror the operand lists. A scan is one node whose results are taken by [`Op::Yield`],
+//! [`Op::Final`] and [`Op::Total`] nodes behind it.
 //! This is the only file that touches petgraph; other stages walk values in order and build new graphs, so
 //! numbering is deterministic and no rewrite can leave a cycle.
 
@@ -150,7 +151,7 @@ impl Graph {
         Value(index.index() as u32)
     }
 
-    /// Appends operands to a node in place (a scan that gains captures); they must come before it.
+    /// Appends operands to a node in place (a scan that gains a state); they must come before it.
     pub(crate) fn extend_operands(&mut self, v: Value, more: &[Value]) {
         for &operand in more {
             assert!(operand < v, "an operand must come before its user");

@@ -1,6 +1,6 @@
 //! What can be computed: [`Op`] names it, [`Row`] says all that is known of it.
 //!
-//! An op is one row of the table in [`ops`](super::ops): name, type rule, tangent, transpose, reference
+//! An op is one row of the table in [`ops`]: name, type rule, tangent, transpose, reference
 //! evaluation. Passes ask the row; they do not match on ops unless they are about that very op.
 
 use super::dual::Dual;

@@ -264,9 +264,6 @@ impl Builder {
                 Kind::Tile { .. } | Kind::Row { .. } => {
                     let mut stages = Vec::new();
                     self.kernel(scope, i, &group, &mut stages);
-                    if scope.inside {
-                        // Packing of captured matrices has been put before the loop by `pack`.
-                    }
                     units.extend(stages.into_iter().map(Unit::Stage));
                 }
             }
@@ -293,14 +290,14 @@ impl Builder {
             if let Op::Concat(_) = graph.op(v)
                 && graph.ty(v).shape.rank() == 1
             {
-                let mut offset = 0;
+                let mut offset = 0usize;
                 let operands = graph.operands(v).to_vec();
                 for (i, &part) in operands.iter().enumerate() {
                     let len = graph.ty(part).shape.len();
                     let base = scope.groups.view(part).base;
                     let fits = base == part
-                        && (len % self.target.pad() == 0 || i + 1 == operands.len())
-                        && offset % self.target.pad() == 0
+                        && (len.is_multiple_of(self.target.pad()) || i + 1 == operands.len())
+                        && offset.is_multiple_of(self.target.pad())
                         && matches!(scope.groups.class[part.index()], Class::Pointwise | Class::Product)
                         && scope.groups.unit[part.index()] == len
                         && graph.ty(part).extent == graph.ty(v).extent
@@ -534,9 +531,7 @@ impl Builder {
         }
         let strides = if shape.0 == dims {
             view.strides.clone()
-        } else if shape.len() == 1 && dims.iter().product::<usize>() != 1 {
-            vec![0; dims.len()]
-        } else if view.strides.iter().all(|&s| s == 0) {
+        } else if (shape.len() == 1 && dims.iter().product::<usize>() != 1) || view.strides.iter().all(|&s| s == 0) {
             vec![0; dims.len()]
         } else {
             assert!(view.is_dense(&shape) && shape.len() == dims.iter().product::<usize>(), "a flat loop reads flat");

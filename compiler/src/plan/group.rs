@@ -135,7 +135,7 @@ pub fn group<'a>(graph: &'a Graph, wanted: &[Value], given: &HashMap<Value, Vec<
             .products()
             .filter(|&v| {
                 let unit = grouping.unit[v.index()];
-                unit != graph.ty(v).shape.len() && unit % pad != 0 && grouping.needs_memory(v)
+                unit != graph.ty(v).shape.len() && !unit.is_multiple_of(pad) && grouping.needs_memory(v)
             })
             .collect();
         if split.is_empty() {
@@ -287,8 +287,8 @@ impl Grouping<'_> {
                 let len = shape.len();
                 let fits = self.class[user.index()] == Class::Pointwise
                     && view.is_dense(shape)
-                    && view.offset % len == 0
-                    && n % len == 0
+                    && view.offset.is_multiple_of(len)
+                    && n.is_multiple_of(len)
                     && unit.is_none_or(|u| u == len)
                     && len > 1;
                 if !fits {
@@ -409,7 +409,7 @@ impl Grouping<'_> {
                 return flat || view.strides.iter().all(|&s| s == 0);
             }
             match self.class[view.base.index()] {
-                Class::Product => flat && view.offset % n == 0,
+                Class::Product => flat && view.offset.is_multiple_of(n),
                 _ => flat && view.offset == 0 && self.graph.ty(view.base).shape.len() == n,
             }
         })

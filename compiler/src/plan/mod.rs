@@ -16,7 +16,7 @@
 //! buffer of T + 1 blocks when its history is wanted (backward needs it), so that "h before" and "h after" step t
 //! are blocks t and t + 1 of the same memory and no copy is made.
 //!
-//! Memory: [`memory`] gives every buffer a slot such that buffers whose lives overlap never share one. Nothing here
+//! Memory: liveness gives every buffer a slot such that buffers whose lives overlap never share one. Nothing here
 //! depends on T or B; the sizes of slots are formulas in them.
 
 mod build;
@@ -113,7 +113,7 @@ pub struct Buffer {
     pub integer: bool,
     /// How long it must live.
     pub keep: Keep,
-    /// The slot that [`memory`] gave it.
+    /// The slot that liveness gave it.
     pub slot: usize,
 }
 
@@ -306,7 +306,7 @@ pub enum Work {
     },
     /// A strided copy within rows: element (i₀, i₁, ..) of `dims`.
     Copy {
-        /// Source row; element at Σ iₖ·strides[k] behind the offset.
+        /// Source row; element (i₀, ..) at the offset plus each index times its stride.
         from: Span,
         /// Destination row, dense.
         into: Span,

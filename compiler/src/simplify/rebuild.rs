@@ -313,14 +313,15 @@ pub fn rewrite<R: Rewrite>(program: &Program, rule: &R) -> Program {
     with_graph(program, g.finish(), &map)
 }
 
-/// Copies parameters and inputs, used or not, in the order of their nodes.
+/// Copies the parameters and inputs that the program declares, used or not, in the order of their nodes.
 pub fn copy_face(program: &Program, g: &mut Numbered, seeds: &mut [Option<Value>]) {
-    for v in program.graph.values() {
+    let parameters = program.parameters.iter().map(|p| p.value);
+    let mut leaves: Vec<Value> = parameters.chain(program.inputs.iter().map(|i| i.value)).collect();
+    leaves.sort();
+    for v in leaves {
         let node = program.graph.node(v);
-        if matches!(node.op, Op::Parameter(_) | Op::Input(_)) {
-            g.graph.location = node.location;
-            seeds[v.index()] = Some(g.leaf(node.op.clone(), node.ty.clone()));
-        }
+        g.graph.location = node.location;
+        seeds[v.index()] = Some(g.leaf(node.op.clone(), node.ty.clone()));
     }
     g.graph.location = None;
 }

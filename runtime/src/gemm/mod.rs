@@ -104,17 +104,12 @@ pub struct Kernels<E: 'static> {
 impl<E: Element> Kernels<E> {
     /// The fastest kernels this machine can run.
     pub fn detect() -> &'static Self {
-        Self::all_supported()
-            .next()
-            .expect("the portable kernels run everywhere")
+        Self::all_supported().next().expect("the portable kernels run everywhere")
     }
 
     /// All kernels this machine can run, the fastest first, the portable ones last.
     pub fn all_supported() -> impl Iterator<Item = &'static Self> {
-        E::candidates()
-            .iter()
-            .filter(|candidate| (candidate.supported)())
-            .map(|candidate| &candidate.kernels)
+        E::candidates().iter().filter(|candidate| (candidate.supported)()).map(|candidate| &candidate.kernels)
     }
 }
 
@@ -182,24 +177,27 @@ macro_rules! element {
         impl Element for $element {
             const ONE: Self = 1.0;
             fn candidates() -> &'static [Candidate<Self>] {
-                #[cfg(target_arch = "x86_64")]
-                use std::arch::x86_64::{$m256, $m512};
                 #[cfg(target_arch = "aarch64")]
                 use std::arch::aarch64::$neon;
+                #[cfg(target_arch = "x86_64")]
+                use std::arch::x86_64::{$m256, $m512};
                 static TABLE: &[Candidate<$element>] = &[
                     #[cfg(target_arch = "x86_64")]
-                    candidate!("avx512f", $element, $m512, 2,
-                        || is_x86_feature_detected!("avx512f"), "avx512f"),
+                    candidate!("avx512f", $element, $m512, 2, || is_x86_feature_detected!("avx512f"), "avx512f"),
                     #[cfg(target_arch = "x86_64")]
-                    candidate!("avx2+fma", $element, $m256, 2,
+                    candidate!(
+                        "avx2+fma",
+                        $element,
+                        $m256,
+                        2,
                         || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-                        "avx2,fma"),
+                        "avx2,fma"
+                    ),
                     // 32 registers of 128 bits: 6 × 4 accumulators leave room for a row of B.
                     #[cfg(target_arch = "aarch64")]
-                    candidate!("neon", $element, $neon, 4,
-                        || std::arch::is_aarch64_feature_detected!("neon"), "neon"),
+                    candidate!("neon", $element, $neon, 4, || std::arch::is_aarch64_feature_detected!("neon"), "neon"),
                     candidate!("portable", $element,
-                        vector::Portable<$element, { 16 / size_of::<$element>() }>, 2, || true),
+                                                vector::Portable<$element, { 16 / size_of::<$element>() }>, 2, || true),
                 ];
                 TABLE
             }

@@ -44,11 +44,7 @@ pub fn pack_b<E: Element>(
     dst_k: usize,
     panels: Range<usize>,
 ) {
-    assert!(
-        panels.end <= matrix.panels(nr),
-        "panels {panels:?} of {}",
-        matrix.panels(nr)
-    );
+    assert!(panels.end <= matrix.panels(nr), "panels {panels:?} of {}", matrix.panels(nr));
     for (slot, panel) in panels.enumerate() {
         let from = slot * dst_panel + dst_k * nr;
         let dst = &mut dst[from..from + matrix.k * nr];
@@ -65,13 +61,7 @@ pub fn pack_b<E: Element>(
 }
 
 /// Rows of the source are contiguous: each row of the panel is a copy.
-fn copy_rows<E: Element>(
-    matrix: &PackB<'_, E>,
-    first: usize,
-    columns: usize,
-    nr: usize,
-    dst: &mut [E],
-) {
+fn copy_rows<E: Element>(matrix: &PackB<'_, E>, first: usize, columns: usize, nr: usize, dst: &mut [E]) {
     // The full panels of the usual widths, with a length the compiler knows.
     fn fixed<E: Element, const NR: usize>(matrix: &PackB<'_, E>, first: usize, dst: &mut [E]) {
         for (k, row) in dst.as_chunks_mut::<NR>().0.iter_mut().enumerate() {
@@ -96,13 +86,7 @@ fn copy_rows<E: Element>(
 
 /// Columns of the source are contiguous: turns it block by block, so that both sides are touched a
 /// cache line at a time.
-fn turn_columns<E: Element>(
-    matrix: &PackB<'_, E>,
-    first: usize,
-    columns: usize,
-    nr: usize,
-    dst: &mut [E],
-) {
+fn turn_columns<E: Element>(matrix: &PackB<'_, E>, first: usize, columns: usize, nr: usize, dst: &mut [E]) {
     let square_k = matrix.k / SIDE * SIDE;
     let square_n = columns / SIDE * SIDE;
     for k in (0..square_k).step_by(SIDE) {
@@ -128,13 +112,7 @@ fn turn_columns<E: Element>(
 }
 
 /// Nothing is contiguous: element by element.
-fn gather<E: Element>(
-    matrix: &PackB<'_, E>,
-    first: usize,
-    columns: usize,
-    nr: usize,
-    dst: &mut [E],
-) {
+fn gather<E: Element>(matrix: &PackB<'_, E>, first: usize, columns: usize, nr: usize, dst: &mut [E]) {
     for (k, row) in dst.chunks_exact_mut(nr).enumerate() {
         for (j, slot) in row.iter_mut().enumerate() {
             *slot = if j < columns {

@@ -59,10 +59,7 @@ impl<E: Element> ReduceProduct<E> {
         let panels = self.n.div_ceil(kernels.nr).max(1);
         let for_sharing = MIN_UNITS.div_ceil(panels).min(self.ki / MIN_BLOCK);
         let blocks = self.ki.div_ceil(fitting).max(for_sharing).max(1);
-        self.ki
-            .div_ceil(blocks)
-            .next_multiple_of(TILE_ROWS)
-            .max(TILE_ROWS)
+        self.ki.div_ceil(blocks).next_multiple_of(TILE_ROWS).max(TILE_ROWS)
     }
 
     /// Units of work this product can be shared out in; the whole product is `0..units`.
@@ -96,11 +93,7 @@ pub unsafe fn reduce_product<E: Element>(
 ) {
     let panels = job.n.div_ceil(kernels.nr);
     let block_rows = job.block_rows(kernels);
-    assert!(
-        part.end <= job.units(kernels),
-        "units {part:?} of {}",
-        job.units(kernels)
-    );
+    assert!(part.end <= job.units(kernels), "units {part:?} of {}", job.units(kernels));
     let wanted = job.scratch_len(kernels);
     if scratch.len() < wanted {
         scratch.resize(wanted, E::default());
@@ -138,8 +131,7 @@ unsafe fn reduce_block<E: Element>(
     let ragged_panel = (ragged != 0 && panels.end * nr > job.n).then(|| panels.end - 1);
     let full_end = panels.end - usize::from(ragged_panel.is_some());
     // SAFETY: rows of C, cut to its columns, and rows of the scratch copy.
-    let ragged_row =
-        |row: usize| unsafe { job.c.add((rows.start + row) * job.ldc + job.n - ragged) };
+    let ragged_row = |row: usize| unsafe { job.c.add((rows.start + row) * job.ldc + job.n - ragged) };
     if ragged_panel.is_some() && job.accumulate {
         for (row, copy) in ragged_c.chunks_exact_mut(nr).enumerate() {
             // SAFETY: `ragged` elements remain in this row of C.
@@ -152,25 +144,11 @@ unsafe fn reduce_block<E: Element>(
     loop {
         let steps = chunk_rows.min(job.rows - start);
         // SAFETY: the chunk's rows of A, from the block's first column on, are readable.
-        unsafe {
-            pack_tiles(
-                job.a.wrapping_add(start * job.lda + rows.start),
-                job.lda,
-                rows.len(),
-                steps,
-                packed_a,
-            )
-        };
-        let segment = Segment {
-            a: packed_a.as_ptr(),
-            am: 1,
-            ak: TILE_ROWS,
-            k: steps,
-        };
+        unsafe { pack_tiles(job.a.wrapping_add(start * job.lda + rows.start), job.lda, rows.len(), steps, packed_a) };
+        let segment = Segment { a: packed_a.as_ptr(), am: 1, ak: TILE_ROWS, k: steps };
         let mut panel = panels.start;
         while panel < panels.end {
-            let source_of =
-                |start: usize, panel: usize| job.b.wrapping_add(start * job.ldb + panel * nr);
+            let source_of = |start: usize, panel: usize| job.b.wrapping_add(start * job.ldb + panel * nr);
             let is_ragged = ragged_panel == Some(panel);
             let packs = is_ragged || rows.len() > UNPACKED_ROWS;
             let group = if packs { 1 } else { full_end - panel };
@@ -185,10 +163,7 @@ unsafe fn reduce_block<E: Element>(
             let (c, c_row) = if is_ragged {
                 (ragged_c.as_mut_ptr(), nr)
             } else {
-                (
-                    job.c.wrapping_add(rows.start * job.ldc + panel * nr),
-                    job.ldc,
-                )
+                (job.c.wrapping_add(rows.start * job.ldc + panel * nr), job.ldc)
             };
             let call = GemmCall {
                 segments: &segment,
@@ -206,11 +181,8 @@ unsafe fn reduce_block<E: Element>(
             panel += group;
             // The rows of B that will be packed next. They lie far apart, so waiting for them then
             // would cost more than the packing itself.
-            let hint = if panel < panels.end {
-                source_of(start, panel)
-            } else {
-                source_of(start + steps, panels.start)
-            };
+            let hint =
+                if panel < panels.end { source_of(start, panel) } else { source_of(start + steps, panels.start) };
             // SAFETY: A and B are the packed chunk (or whole panels of B itself), C is the scratch
             // copy or whole panels of C.
             unsafe { (kernels.tiled)(&call, TILE_ROWS * steps, hint, job.ldb) };
@@ -241,13 +213,7 @@ fn aligned<E>(scratch: &mut [E], len: usize) -> (&mut [E], &mut [E]) {
 ///
 /// # Safety
 /// `a[r*lda + i]` is readable for `r < steps`, `i < width`.
-unsafe fn pack_tiles<E: Element>(
-    a: *const E,
-    lda: usize,
-    width: usize,
-    steps: usize,
-    packed: &mut [E],
-) {
+unsafe fn pack_tiles<E: Element>(a: *const E, lda: usize, width: usize, steps: usize, packed: &mut [E]) {
     let tile_len = TILE_ROWS * steps;
     for r in 0..steps {
         // SAFETY: the caller's promise.
@@ -268,14 +234,7 @@ unsafe fn pack_tiles<E: Element>(
 ///
 /// # Safety
 /// `b[r*ldb + j]` is readable for `r < steps`, `j < width`.
-unsafe fn pack_panel<E: Element>(
-    b: *const E,
-    ldb: usize,
-    width: usize,
-    steps: usize,
-    nr: usize,
-    packed: &mut [E],
-) {
+unsafe fn pack_panel<E: Element>(b: *const E, ldb: usize, width: usize, steps: usize, nr: usize, packed: &mut [E]) {
     // A full panel of a usual width, with a length the compiler knows.
     unsafe fn full<E: Element, const NR: usize>(b: *const E, ldb: usize, rows: &mut [[E; NR]]) {
         for (r, row) in rows.iter_mut().enumerate() {
@@ -328,27 +287,14 @@ unsafe impl<E: Sync> Send for ReduceRows<E> {}
 /// # Safety
 /// B must be readable and C writable as [`ReduceRows`] describes, without overlap. Other threads may
 /// sum other columns at the same time; nothing else may write to B or C.
-pub unsafe fn reduce_rows<E: Element>(
-    kernels: &Kernels<E>,
-    job: &ReduceRows<E>,
-    columns: Range<usize>,
-) {
-    assert!(
-        columns.start <= columns.end && columns.end <= job.n,
-        "columns {columns:?} of {}",
-        job.n
-    );
+pub unsafe fn reduce_rows<E: Element>(kernels: &Kernels<E>, job: &ReduceRows<E>, columns: Range<usize>) {
+    assert!(columns.start <= columns.end && columns.end <= job.n, "columns {columns:?} of {}", job.n);
     let panels = columns.len() / kernels.nr;
     let one = E::ONE;
     let mut start = 0;
     loop {
         let steps = SUM_ROWS.min(job.rows - start);
-        let segment = Segment {
-            a: &one,
-            am: 0,
-            ak: 0,
-            k: steps,
-        };
+        let segment = Segment { a: &one, am: 0, ak: 0, k: steps };
         let call = GemmCall {
             segments: &segment,
             segment_count: 1,

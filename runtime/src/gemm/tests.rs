@@ -69,50 +69,23 @@ const PAD: usize = 3;
 impl<E: Real> Product<E> {
     fn new(kernels: &Kernels<E>, m: usize, panels: usize, ks: &[usize], transposed: bool) -> Self {
         let k: usize = ks.iter().sum();
-        let a = ks
-            .iter()
-            .enumerate()
-            .map(|(s, k)| noise((m + PAD) * (k + PAD), s as u64 + 7))
-            .collect();
+        let a = ks.iter().enumerate().map(|(s, k)| noise((m + PAD) * (k + PAD), s as u64 + 7)).collect();
         let width = panels * kernels.nr + PAD;
-        Self {
-            m,
-            panels,
-            ks: ks.to_vec(),
-            transposed,
-            a,
-            b: noise(panels * k * kernels.nr, 3),
-            c: noise(m * width, 5),
-        }
+        Self { m, panels, ks: ks.to_vec(), transposed, a, b: noise(panels * k * kernels.nr, 3), c: noise(m * width, 5) }
     }
 
     fn strides(&self, s: usize) -> (usize, usize) {
-        if self.transposed {
-            (1, self.m + PAD)
-        } else {
-            (self.ks[s] + PAD, 1)
-        }
+        if self.transposed { (1, self.m + PAD) } else { (self.ks[s] + PAD, 1) }
     }
 
     /// The product's rows `rows` and panels `panels`; the rest of C as it was.
-    fn run(
-        &self,
-        kernels: &Kernels<E>,
-        accumulate: bool,
-        rows: Range<usize>,
-        panels: Range<usize>,
-    ) -> Vec<E> {
+    fn run(&self, kernels: &Kernels<E>, accumulate: bool, rows: Range<usize>, panels: Range<usize>) -> Vec<E> {
         let mut c = self.c.clone();
         let k: usize = self.ks.iter().sum();
         let segments: Vec<Segment<E>> = (0..self.ks.len())
             .map(|s| {
                 let (am, ak) = self.strides(s);
-                Segment {
-                    a: self.a[s][rows.start * am..].as_ptr(),
-                    am,
-                    ak,
-                    k: self.ks[s],
-                }
+                Segment { a: self.a[s][rows.start * am..].as_ptr(), am, ak, k: self.ks[s] }
             })
             .collect();
         let width = self.width(kernels);
@@ -155,8 +128,7 @@ impl<E: Real> Product<E> {
                 for (s, &k) in self.ks.iter().enumerate() {
                     let (am, ak) = self.strides(s);
                     for step in 0..k {
-                        let at =
-                            (j / kernels.nr * k_all + first + step) * kernels.nr + j % kernels.nr;
+                        let at = (j / kernels.nr * k_all + first + step) * kernels.nr + j % kernels.nr;
                         sum += self.a[s][m * am + step * ak].wide() * self.b[at].wide();
                     }
                     first += k;
@@ -183,15 +155,7 @@ fn products<E: Real>() {
                 if m > 20 && panels > 2 {
                     continue;
                 }
-                for ks in [
-                    &[][..],
-                    &[0],
-                    &[1],
-                    &[13],
-                    &[5, 0, 9],
-                    &[0, 3],
-                    &[300, 1, 290],
-                ] {
+                for ks in [&[][..], &[0], &[1], &[13], &[5, 0, 9], &[0, 3], &[300, 1, 290]] {
                     if ks.len() == 3 && ks[0] == 300 && panels > 3 {
                         continue;
                     }
@@ -227,17 +191,10 @@ fn rows_alone<E: Real>() {
                 for count in 1..=12 {
                     for start in 0..=23 - count {
                         let panels = start % 7..7.min(start % 7 + count);
-                        let some =
-                            product.run(kernels, accumulate, start..start + count, panels.clone());
+                        let some = product.run(kernels, accumulate, start..start + count, panels.clone());
                         for m in start..start + count {
-                            let row = m * width + panels.start * kernels.nr
-                                ..m * width + panels.end * kernels.nr;
-                            assert_eq!(
-                                bits(&whole[row.clone()]),
-                                bits(&some[row]),
-                                "{}",
-                                kernels.name
-                            );
+                            let row = m * width + panels.start * kernels.nr..m * width + panels.end * kernels.nr;
+                            assert_eq!(bits(&whole[row.clone()]), bits(&some[row]), "{}", kernels.name);
                         }
                     }
                 }
@@ -270,18 +227,8 @@ fn segments_are_invisible() {
             let width = one.width(kernels);
             let mut c = one.c.clone();
             let segments = [
-                Segment {
-                    a: a[0].as_ptr(),
-                    am: lda,
-                    ak: 1,
-                    k: ks[0],
-                },
-                Segment {
-                    a: a[1][cut..].as_ptr(),
-                    am: lda,
-                    ak: 1,
-                    k: ks[1],
-                },
+                Segment { a: a[0].as_ptr(), am: lda, ak: 1, k: ks[0] },
+                Segment { a: a[1][cut..].as_ptr(), am: lda, ak: 1, k: ks[1] },
             ];
             let call = GemmCall {
                 segments: segments.as_ptr(),
@@ -307,12 +254,7 @@ fn segments_are_invisible() {
 fn panel_widths_are_usable() {
     assert!(Kernels::<f32>::all_supported().all(|kernels| kernels.nr % 8 == 0));
     assert!(Kernels::<f64>::all_supported().all(|kernels| kernels.nr % 4 == 0));
-    assert_eq!(
-        Kernels::<f32>::all_supported()
-            .last()
-            .map(|kernels| kernels.name),
-        Some("portable")
-    );
+    assert_eq!(Kernels::<f32>::all_supported().last().map(|kernels| kernels.name), Some("portable"));
 }
 
 #[test]
@@ -320,19 +262,9 @@ fn packing() {
     for nr in [4, 8, 16, 24, 32] {
         for (k, n) in [(1, 1), (8, 32), (9, 33), (20, 70), (7, 5), (0, 3), (64, 96)] {
             for (k_stride, n_stride) in [(n + 2, 1), (1, k + 2), (2, 2 * k + 1)] {
-                let reach = if k * n == 0 {
-                    0
-                } else {
-                    (k - 1) * k_stride + (n - 1) * n_stride + 1
-                };
+                let reach = if k * n == 0 { 0 } else { (k - 1) * k_stride + (n - 1) * n_stride + 1 };
                 let src: Vec<f32> = noise(reach, 9);
-                let matrix = PackB {
-                    src: &src,
-                    k_stride,
-                    n_stride,
-                    k,
-                    n,
-                };
+                let matrix = PackB { src: &src, k_stride, n_stride, k, n };
                 let panels = matrix.panels(nr);
                 let (before, after) = (2, 1);
                 let dst_panel = (before + k + after) * nr;
@@ -367,11 +299,7 @@ fn reduce_shape<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool) {
     let (lda, ldb, ldc) = (ki + 5, n + 3, n + 2);
     // Exactly as long as the matrices reach, so that a tool that watches memory sees any excess.
     let reach = |rows: usize, ld: usize, width: usize| {
-        if rows == 0 {
-            0
-        } else {
-            (rows - 1) * ld + width
-        }
+        if rows == 0 { 0 } else { (rows - 1) * ld + width }
     };
     let a: Vec<E> = noise(reach(rows, lda, ki), 1);
     let b: Vec<E> = noise(reach(rows, ldb, n), 2);
@@ -425,12 +353,7 @@ fn reduce_shape<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool) {
             }
         }
         for cuts in [&[50][..], &[33, 66], &[10, 20, 30, 40, 50, 60, 70, 80, 90]] {
-            assert_eq!(
-                bits(&whole),
-                bits(&run(cuts)),
-                "{} {ki}×{n}×{rows} cut at {cuts:?}",
-                kernels.name
-            );
+            assert_eq!(bits(&whole), bits(&run(cuts)), "{} {ki}×{n}×{rows} cut at {cuts:?}", kernels.name);
         }
     }
 }
@@ -491,15 +414,7 @@ fn weight_gradients_on_a_team() {
 }
 
 fn row_sums<E: Real>() {
-    for (n, rows) in [
-        (1, 1),
-        (1, 0),
-        (50, 0),
-        (7, 100),
-        (16, 31),
-        (97, 65),
-        (200, 1000),
-    ] {
+    for (n, rows) in [(1, 1), (1, 0), (50, 0), (7, 100), (16, 31), (97, 65), (200, 1000)] {
         let ldb = n + 3;
         let b: Vec<E> = noise(rows * ldb, 4);
         let old: Vec<E> = noise(n + 1, 6);
@@ -516,25 +431,13 @@ fn row_sums<E: Real>() {
             for kernels in Kernels::<E>::all_supported() {
                 for cut in [0, 1, n / 3, n / 2, n] {
                     let mut c = old.clone();
-                    let job = ReduceRows {
-                        b: b.as_ptr(),
-                        ldb,
-                        n,
-                        rows,
-                        c: c.as_mut_ptr(),
-                        accumulate,
-                    };
+                    let job = ReduceRows { b: b.as_ptr(), ldb, n, rows, c: c.as_mut_ptr(), accumulate };
                     // SAFETY: all of the matrices above; supported kernels.
                     unsafe {
                         reduce_rows(kernels, &job, 0..cut);
                         reduce_rows(kernels, &job, cut..n);
                     }
-                    assert_eq!(
-                        bits(&expected),
-                        bits(&c),
-                        "{} {n}×{rows} cut at {cut}",
-                        kernels.name
-                    );
+                    assert_eq!(bits(&expected), bits(&c), "{} {n}×{rows} cut at {cut}", kernels.name);
                 }
             }
         }

@@ -19,10 +19,7 @@
 //! chunks of k (so that one panel's chunk of B stays in the first-level cache), panels, tiles of
 //! rows. With a single tile of rows nothing of B is used twice and k is not cut.
 
-#![expect(
-    clippy::needless_range_loop,
-    reason = "rows, panels and vectors index several arrays and addresses at once"
-)]
+#![expect(clippy::needless_range_loop, reason = "rows, panels and vectors index several arrays and addresses at once")]
 
 use super::vector::Vector;
 use super::{GemmCall, Segment};
@@ -137,11 +134,7 @@ unsafe fn tile<T: Vector, const TILED: bool, const V: usize, const M: usize, con
             let segment = &*place.segment;
             let steps = left.min(segment.k - place.offset);
             let (am, ak) = (segment.am, segment.ak);
-            let row = if TILED {
-                corner.a_row
-            } else {
-                corner.a_row * am
-            };
+            let row = if TILED { corner.a_row } else { corner.a_row * am };
             let mut a = segment.a.wrapping_add(row + place.offset * ak);
             for _ in 0..steps {
                 // The side with fewer vectors is held, the other passes through one register.
@@ -182,10 +175,7 @@ unsafe fn tile<T: Vector, const TILED: bool, const V: usize, const M: usize, con
                 b = b.wrapping_add(b_k);
             }
             left -= steps;
-            place = Place {
-                segment: place.segment.wrapping_add(1),
-                offset: 0,
-            };
+            place = Place { segment: place.segment.wrapping_add(1), offset: 0 };
         }
         for m in 0..M {
             for p in 0..P {
@@ -243,11 +233,7 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
         // SAFETY: the call has that many segments.
         total += unsafe { (*call.segments.add(s)).k };
     }
-    let chunk_steps = if call.m <= TILE_ROWS {
-        total
-    } else {
-        k_chunk::<T::Element>(nr)
-    };
+    let chunk_steps = if call.m <= TILE_ROWS { total } else { k_chunk::<T::Element>(nr) };
     let block_rows = if TILED {
         call.m
     } else {
@@ -259,20 +245,9 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
     let mut block = 0;
     while block < call.m {
         // A block of less than a tile would read all of B for little: the last one takes it along.
-        let block_end = if call.m - block <= block_rows + TILE_ROWS {
-            call.m
-        } else {
-            block + block_rows
-        };
-        let mut chunk = Chunk {
-            call,
-            start: Place {
-                segment: call.segments,
-                offset: 0,
-            },
-            steps: 0,
-            from_c: call.accumulate != 0,
-        };
+        let block_end = if call.m - block <= block_rows + TILE_ROWS { call.m } else { block + block_rows };
+        let mut chunk =
+            Chunk { call, start: Place { segment: call.segments, offset: 0 }, steps: 0, from_c: call.accumulate != 0 };
         let mut k = 0;
         loop {
             chunk.steps = chunk_steps.min(total - k);
@@ -282,11 +257,7 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
                 let mut m = block;
                 while m < block_end {
                     let left = block_end - m;
-                    let rows = if TILED {
-                        left.min(TILE_ROWS)
-                    } else {
-                        next_tile(left)
-                    };
+                    let rows = if TILED { left.min(TILE_ROWS) } else { next_tile(left) };
                     let corner = Corner {
                         a_row: if TILED { m / TILE_ROWS * a_tile } else { m },
                         b: call.b.wrapping_add(panel * call.b_panel + k * call.b_k),

@@ -66,66 +66,18 @@ macro_rules! vector {
 mod x86 {
     use super::Vector;
     use std::arch::x86_64::*;
-    vector!(
-        __m256,
-        f32,
-        8,
-        _mm256_loadu_ps,
-        _mm256_storeu_ps,
-        _mm256_set1_ps,
-        |sum, a, b| _mm256_fmadd_ps(a, b, sum)
-    );
-    vector!(
-        __m256d,
-        f64,
-        4,
-        _mm256_loadu_pd,
-        _mm256_storeu_pd,
-        _mm256_set1_pd,
-        |sum, a, b| _mm256_fmadd_pd(a, b, sum)
-    );
-    vector!(
-        __m512,
-        f32,
-        16,
-        _mm512_loadu_ps,
-        _mm512_storeu_ps,
-        _mm512_set1_ps,
-        |sum, a, b| _mm512_fmadd_ps(a, b, sum)
-    );
-    vector!(
-        __m512d,
-        f64,
-        8,
-        _mm512_loadu_pd,
-        _mm512_storeu_pd,
-        _mm512_set1_pd,
-        |sum, a, b| _mm512_fmadd_pd(a, b, sum)
-    );
+    vector!(__m256, f32, 8, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, |sum, a, b| _mm256_fmadd_ps(a, b, sum));
+    vector!(__m256d, f64, 4, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_set1_pd, |sum, a, b| _mm256_fmadd_pd(a, b, sum));
+    vector!(__m512, f32, 16, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, |sum, a, b| _mm512_fmadd_ps(a, b, sum));
+    vector!(__m512d, f64, 8, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_set1_pd, |sum, a, b| _mm512_fmadd_pd(a, b, sum));
 }
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
     use super::Vector;
     use std::arch::aarch64::*;
-    vector!(
-        float32x4_t,
-        f32,
-        4,
-        vld1q_f32,
-        vst1q_f32,
-        vdupq_n_f32,
-        |sum, a, b| vfmaq_f32(sum, a, b)
-    );
-    vector!(
-        float64x2_t,
-        f64,
-        2,
-        vld1q_f64,
-        vst1q_f64,
-        vdupq_n_f64,
-        |sum, a, b| vfmaq_f64(sum, a, b)
-    );
+    vector!(float32x4_t, f32, 4, vld1q_f32, vst1q_f32, vdupq_n_f32, |sum, a, b| vfmaq_f32(sum, a, b));
+    vector!(float64x2_t, f64, 2, vld1q_f64, vst1q_f64, vdupq_n_f64, |sum, a, b| vfmaq_f64(sum, a, b));
 }
 
 /// A vector on any machine: an array the compiler may put in a register. Multiplies and adds with

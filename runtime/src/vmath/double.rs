@@ -7,11 +7,7 @@ use super::{Binary, Table, Unary};
 /// σ(x) from e^−|x|, which neither overflows nor cancels.
 fn sigmoid(x: f64) -> f64 {
     let e = (-x.abs()).exp();
-    if x < 0.0 {
-        e / (1.0 + e)
-    } else {
-        1.0 / (1.0 + e)
-    }
+    if x < 0.0 { e / (1.0 + e) } else { 1.0 / (1.0 + e) }
 }
 
 /// ln(1 + e^x), likewise.
@@ -72,19 +68,7 @@ mod entry {
 
     pub static TABLE: super::Table<f64> = super::Table {
         name: "scalar",
-        unary: [
-            exp as super::Unary<f64>,
-            expm1,
-            ln,
-            log1p,
-            tanh,
-            sigmoid,
-            softplus,
-            erf,
-            normal_cdf,
-            sin,
-            cos,
-        ],
+        unary: [exp as super::Unary<f64>, expm1, ln, log1p, tanh, sigmoid, softplus, erf, normal_cdf, sin, cos],
         binary: [pow as super::Binary<f64>],
     };
 }

@@ -119,12 +119,7 @@ isa!(portable, "portable", false);
 #[cfg(target_arch = "x86_64")]
 isa!(avx2, "avx2", true, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
-isa!(
-    avx512,
-    "avx512",
-    true,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"
-);
+isa!(avx512, "avx512", true, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma");
 #[cfg(target_arch = "aarch64")]
 isa!(neon, "neon", true, "neon");
 

@@ -65,11 +65,7 @@ macro_rules! estrin {
             type K<const N: usize> = [$type; N];
             #[inline(always)]
             fn two<const FMA: bool, const N: usize>(k: K<N>, i: usize, x: $type) -> $type {
-                if i + 1 < N {
-                    $fma::<FMA>(k[i + 1], x, k[i])
-                } else {
-                    k[i]
-                }
+                if i + 1 < N { $fma::<FMA>(k[i + 1], x, k[i]) } else { k[i] }
             }
             #[inline(always)]
             fn four<const FMA: bool, const N: usize>(k: K<N>, i: usize, x: $type) -> $type {
@@ -88,19 +84,11 @@ macro_rules! estrin {
             fn eight<const FMA: bool, const N: usize>(k: K<N>, i: usize, x: $type) -> $type {
                 let low = four::<FMA, N>(k, i, x);
                 let x4 = (x * x) * (x * x);
-                if i + 5 < N {
-                    $fma::<FMA>(four::<FMA, N>(k, i + 4, x), x4, low)
-                } else {
-                    low
-                }
+                if i + 5 < N { $fma::<FMA>(four::<FMA, N>(k, i + 4, x), x4, low) } else { low }
             }
             let low = eight::<FMA, N>(k, 0, x);
             let x4 = (x * x) * (x * x);
-            if N > 9 {
-                $fma::<FMA>(eight::<FMA, N>(k, 8, x), x4 * x4, low)
-            } else {
-                low
-            }
+            if N > 9 { $fma::<FMA>(eight::<FMA, N>(k, 8, x), x4 * x4, low) } else { low }
         }
     };
 }
@@ -375,11 +363,7 @@ const TRIG_LIMIT: f32 = 1_048_576.0;
 fn sin_quadrant<const FMA: bool>(r: f64, q: u64) -> f64 {
     let s = r * r;
     let sin = fma64::<FMA>(r * s, poly64::<FMA, 4>(c::SIN, s), r);
-    let cos = fma64::<FMA>(
-        s * s,
-        poly64::<FMA, 4>(c::COS, s),
-        fma64::<FMA>(s, -0.5, 1.0),
-    );
+    let cos = fma64::<FMA>(s * s, poly64::<FMA, 4>(c::COS, s), fma64::<FMA>(s, -0.5, 1.0));
     let y = if q & 1 == 0 { sin } else { cos };
     f64::from_bits(y.to_bits() ^ ((q & 2) << 62))
 }
@@ -423,11 +407,7 @@ fn sin_cos_large(x: f32, shift: u64) -> f32 {
     let fraction = turns.wrapping_sub(u128::from(quadrant) << 126) as i128;
     let r = fraction as f64 * (std::f64::consts::FRAC_PI_2 / 2f64.powi(126));
     // Reflect a negative x: x = -(r + quadrant π/2).
-    let (r, quadrant) = if x < 0.0 {
-        (-r, quadrant.wrapping_neg())
-    } else {
-        (r, quadrant)
-    };
+    let (r, quadrant) = if x < 0.0 { (-r, quadrant.wrapping_neg()) } else { (r, quadrant) };
     sin_quadrant::<false>(r, quadrant.wrapping_add(shift)) as f32
 }
 
@@ -515,11 +495,7 @@ pub(super) fn pow<const FMA: bool>(x: f32, y: f32) -> f32 {
     let negative = x.to_bits() >> 31 == 1;
     let p = if negative && odd { -p } else { p };
     // A negative finite base, not -0, with a fractional exponent.
-    let p = if x < 0.0 && ax < f32::INFINITY && !integer {
-        f32::NAN
-    } else {
-        p
-    };
+    let p = if x < 0.0 && ax < f32::INFINITY && !integer { f32::NAN } else { p };
     // 1^y, x^0 and (-1)^±inf are 1 whatever the other operand, NaN included.
     let one = x == 1.0 || y == 0.0 || (ax == 1.0 && ay == f32::INFINITY);
     if one { 1.0 } else { p }

@@ -119,19 +119,11 @@ fn unary_f32_within_bounds() {
 #[test]
 fn zeros_keep_their_signs() {
     use Function::*;
-    let x: Vec<f32> = (0..16)
-        .map(|i| if i % 2 == 0 { 0.0 } else { -0.0 })
-        .collect();
+    let x: Vec<f32> = (0..16).map(|i| if i % 2 == 0 { 0.0 } else { -0.0 }).collect();
     for table in Table::<f32>::all_supported() {
         for f in [Expm1, Log1p, Tanh, Erf, Sin] {
             for (x, y) in x.iter().zip(apply(table.unary(f), &x)) {
-                assert_eq!(
-                    x.to_bits(),
-                    y.to_bits(),
-                    "{} of {x} on {}",
-                    f.name(),
-                    table.name
-                );
+                assert_eq!(x.to_bits(), y.to_bits(), "{} of {x} on {}", f.name(), table.name);
             }
         }
         for f in [Exp, Cos] {
@@ -184,38 +176,14 @@ fn limits() {
     ];
     for table in Table::<f32>::all_supported() {
         for (f, x, y) in cases {
-            assert_eq!(
-                apply(table.unary(f), &[x; 16]),
-                [y; 16],
-                "{} of {x} on {}",
-                f.name(),
-                table.name
-            );
+            assert_eq!(apply(table.unary(f), &[x; 16]), [y; 16], "{} of {x} on {}", f.name(), table.name);
         }
-        for (f, x) in [
-            (Ln, -1.0),
-            (Ln, -INF),
-            (Log1p, -1.5),
-            (Log1p, -INF),
-            (Sin, INF),
-            (Cos, -INF),
-        ] {
+        for (f, x) in [(Ln, -1.0), (Ln, -INF), (Log1p, -1.5), (Log1p, -INF), (Sin, INF), (Cos, -INF)] {
             let y = apply(table.unary(f), &[x; 16]);
-            assert!(
-                y.iter().all(|y| y.is_nan()),
-                "{} of {x} on {}",
-                f.name(),
-                table.name
-            );
+            assert!(y.iter().all(|y| y.is_nan()), "{} of {x} on {}", f.name(), table.name);
         }
         for f in Function::ALL {
-            assert!(
-                apply(table.unary(f), &[f32::NAN; 16])
-                    .iter()
-                    .all(|y| y.is_nan()),
-                "{}",
-                f.name()
-            );
+            assert!(apply(table.unary(f), &[f32::NAN; 16]).iter().all(|y| y.is_nan()), "{}", f.name());
         }
     }
 }
@@ -225,9 +193,7 @@ fn limits() {
 /// elements may be written.
 #[test]
 fn in_place_at_any_offset_and_length() {
-    let x: Vec<f32> = (0..200)
-        .map(|i| (i as f32 * 0.37).sin() * 12.0 + 0.01)
-        .collect();
+    let x: Vec<f32> = (0..200).map(|i| (i as f32 * 0.37).sin() * 12.0 + 0.01).collect();
     for table in Table::<f32>::all_supported() {
         for f in Function::ALL {
             let y = apply(table.unary(f), &x);
@@ -239,12 +205,7 @@ fn in_place_at_any_offset_and_length() {
                     unsafe { table.unary(f)(at, at, n) };
                     let mut expected = x.clone();
                     expected[offset..offset + n].copy_from_slice(&y[offset..offset + n]);
-                    assert_eq!(
-                        z.map_bits(),
-                        expected.map_bits(),
-                        "{} {n} {offset}",
-                        f.name()
-                    );
+                    assert_eq!(z.map_bits(), expected.map_bits(), "{} {n} {offset}", f.name());
                 }
             }
         }
@@ -289,20 +250,12 @@ fn fused_tables_agree_with_scalar_evaluation() {
         one::<Cos>,
     ];
     let x = unary_inputs();
-    for table in Table::<f32>::all_supported()
-        .iter()
-        .filter(|t| t.name != "portable")
-    {
+    for table in Table::<f32>::all_supported().iter().filter(|t| t.name != "portable") {
         for (f, one) in Function::ALL.into_iter().zip(scalar) {
             for (&x, a) in x.iter().zip(apply(table.unary(f), &x)).step_by(5) {
                 let b = one(x);
                 let same = a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
-                assert!(
-                    same,
-                    "{} of {x:e}: {a:e} on {}, {b:e} alone",
-                    f.name(),
-                    table.name
-                );
+                assert!(same, "{} of {x:e}: {a:e} on {}, {b:e} alone", f.name(), table.name);
             }
         }
     }
@@ -336,11 +289,7 @@ fn pow_within_bounds() {
                 table.name,
             );
             if t == 0.0 {
-                assert_eq!(
-                    y.is_sign_negative(),
-                    t.is_sign_negative(),
-                    "{x:e} to the {z:e}"
-                );
+                assert_eq!(y.is_sign_negative(), t.is_sign_negative(), "{x:e} to the {z:e}");
             }
         }
     }
@@ -419,12 +368,7 @@ fn f64_against_known_values() {
         for &(f, x, truth) in cases {
             let y = apply(table.unary(f), &[x; 8]);
             let error = ((y[3] - truth) / truth).abs();
-            assert!(
-                error < 1e-15,
-                "{} of {x:e}: {} for {truth:e}, off by {error:e}",
-                f.name(),
-                y[3]
-            );
+            assert!(error < 1e-15, "{} of {x:e}: {} for {truth:e}, off by {error:e}", f.name(), y[3]);
         }
     }
 }
@@ -452,28 +396,13 @@ fn f64_special_values() {
     ];
     let table = Table::<f64>::detect();
     for (f, x, y) in cases {
-        assert_eq!(
-            apply(table.unary(f), &[x; 8]),
-            [y; 8],
-            "{} of {x}",
-            f.name()
-        );
+        assert_eq!(apply(table.unary(f), &[x; 8]), [y; 8], "{} of {x}", f.name());
     }
     for f in [Expm1, Log1p, Tanh, Erf, Sin] {
-        assert!(
-            apply(table.unary(f), &[-0.0; 8])
-                .iter()
-                .all(|y| y.to_bits() == (-0.0f64).to_bits())
-        );
+        assert!(apply(table.unary(f), &[-0.0; 8]).iter().all(|y| y.to_bits() == (-0.0f64).to_bits()));
     }
     for f in Function::ALL {
-        assert!(
-            apply(table.unary(f), &[f64::NAN; 8])
-                .iter()
-                .all(|y| y.is_nan()),
-            "{}",
-            f.name()
-        );
+        assert!(apply(table.unary(f), &[f64::NAN; 8]).iter().all(|y| y.is_nan()), "{}", f.name());
     }
     let pow = table.binary(BinaryFunction::Pow);
     assert_eq!(apply2(pow, &[-2.0; 8], &[3.0; 8]), [-8.0; 8]);

@@ -1,6 +1,6 @@
 //! The op table: one row an op, by family.
 //!
-//! [`all`] lists a sample of every op with operand types that fit it; tests go over it, so that a row without a
+//! Tests go over all of it, with a match that a new op does not compile without, so that a row without a
 //! passing gradient check, a print and parse round trip and agreement of all engines cannot land.
 
 mod features;
