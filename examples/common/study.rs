@@ -12,7 +12,7 @@ use retrograd::cells;
 use retrograd::prelude::*;
 use retrograd::runtime::gemm::Kernels;
 
-use super::{Result, positive, within};
+use super::{Line, Result, positive, within};
 
 /// Options of all of them.
 #[derive(Args, Clone)]
@@ -125,6 +125,15 @@ pub fn peak_of_one_core() -> f64 {
     let begun = Instant::now();
     (0..turns).for_each(|_| kernels.product(&a, &b, &mut c, m, k, n));
     (2 * m * k * n * turns) as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// Lines by name.
+pub type Lines = Vec<(String, Vec<(f64, f64)>)>;
+
+/// Draws lines over common axes as `name.svg` in a directory.
+pub fn draw_lines(directory: &Path, name: &str, axes: [&str; 2], lines: &Lines) -> Result<()> {
+    let lines: Vec<Line> = lines.iter().map(|(name, points)| Line { name, points }).collect();
+    super::draw(&directory.join(format!("{name}.svg")), name, axes, &lines)
 }
 
 /// A matrix of numbers as squares in an SVG file: row after row, the darker the larger, each row and column with its
