@@ -155,7 +155,7 @@ fn run(o: &Options, stop: &AtomicBool) -> Result<()> {
     let mut random = ChaCha8Rng::seed_from_u64(o.common.seed);
     let new = Sums::random(o, &mut random, 5000, true, 1.0);
     let schedule = Schedule::cosine_to(98_000, 0.02).warm_up(2_000);
-    let (clock, progress, mut check) = (o.common.clock(1.0, stop), Progress::new(), 0.1);
+    let (clock, progress, mut check) = (o.common.clock(1.0, stop), Progress::start(), 0.1);
     let exact = loop {
         let part = clock.part();
         if part >= check || part >= 1.0 {

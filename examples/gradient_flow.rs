@@ -231,7 +231,7 @@ fn adds(net: Net, o: &Options, part: f64, stop: &AtomicBool) -> Result<Vec<(f64,
         });
         (x, sum)
     };
-    let (clock, progress, mut curve) = (o.common.clock(part, stop), Progress::new(), Vec::new());
+    let (clock, progress, mut curve) = (o.common.clock(part, stop), Progress::start(), Vec::new());
     let new = task(256);
     loop {
         let over = clock.part() >= 1.0;
