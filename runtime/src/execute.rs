@@ -64,6 +64,8 @@ pub struct Executor<E: Float> {
     own: Vec<UnsafeCell<Own<E>>>,
     /// Parameters have changed since constant stages ran.
     stale: bool,
+    /// Every run changes parameters, in place or by copy.
+    updates_parameters: bool,
 }
 
 // SAFETY: the raw pointers point into `memory`, which the executor owns and which moves with it.
@@ -79,6 +81,8 @@ impl<E: Float> Executor<E> {
                 UnsafeCell::new(Own { scratch: vec![Line([0; 64]); scratch.div_ceil(64) + 8], product: Vec::new() })
             })
             .collect();
+        let plan = &compiled.plan;
+        let updates_parameters = plan.updates.iter().any(|(_, _, p)| *p) || plan.writes_parameters();
         let mut this = Executor {
             memory: compiled.plan.slots.iter().map(|_| Memory::new(0)).collect(),
             compiled,
@@ -88,6 +92,7 @@ impl<E: Float> Executor<E> {
             team: Team::new(threads.max(1)),
             own,
             stale: true,
+            updates_parameters,
         };
         // Parameters must have their memory before any run.
         let shared = Sizes { batch: 1, steps: vec![1; usize::from(Axis::MAX)] };
@@ -200,15 +205,11 @@ impl<E: Float> Executor<E> {
                 }
             }
         }
-        self.stale = false;
+        self.stale = self.updates_parameters;
         for i in 0..compiled.plan.updates.len() {
             let (value, port, parameter) = &compiled.plan.updates[i];
             let ports = if *parameter { &compiled.plan.parameters } else { &compiled.plan.inputs };
             self.copy_port(&value.spans[0], &ports[*port].spans[0], value.extent);
-        }
-        // Updates may have replaced parameters, in place or by copy.
-        if compiled.plan.updates.iter().any(|(_, _, p)| *p) || compiled.plan.writes_parameters() {
-            self.stale = true;
         }
     }
 
