@@ -150,6 +150,14 @@ fn measure(options: &Options, size: &Size, peak: f64) {
         times.push(started.elapsed());
     }
     times.sort();
+    session.measure();
+    for _ in 0..times.len().min(20) {
+        session.touch_parameters();
+        session.advance();
+    }
+    let turns = times.len().min(20) as f64;
+    let phases: serde_json::Map<String, serde_json::Value> =
+        session.phases().into_iter().map(|(n, t)| (n, (t.as_secs_f64() * 1e3 / turns).into())).collect();
     let (median, min) = (times[times.len() / 2].as_secs_f64(), times[0].as_secs_f64());
     let gflops = size.flops() / median / 1e9;
     let memory = session.compiled().plan.memory(&Sizes::new(size.t, size.b));
@@ -158,7 +166,7 @@ fn measure(options: &Options, size: &Size, peak: f64) {
             "who": "retrograd", "cell": size.cell, "B": size.b, "T": size.t, "I": size.i, "H": size.h,
             "threads": options.threads, "ms": median * 1e3, "min_ms": min * 1e3, "gflops": gflops,
             "peak_gflops": peak / 1e9, "share_of_peak": gflops * 1e9 / peak,
-            "compile_ms": compile.as_secs_f64() * 1e3, "memory": memory,
+            "compile_ms": compile.as_secs_f64() * 1e3, "memory": memory, "phases": phases,
         });
         println!("{line}");
     } else {
@@ -175,5 +183,8 @@ fn measure(options: &Options, size: &Size, peak: f64) {
             gflops * 1e11 / peak,
             compile.as_secs_f64() * 1e3,
         );
+        let phases: Vec<String> =
+            phases.iter().map(|(n, t)| format!("{n} {:.3}", t.as_f64().unwrap_or_default())).collect();
+        println!("         {}", phases.join(", "));
     }
 }

@@ -10,17 +10,20 @@
 //! the validation, a sample, the curve.
 
 pub mod common;
+#[path = "char_rnn/options.rs"]
+pub mod options;
 
 use std::f64::consts::LN_2;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use common::text::{self, Corpus, Vocabulary, Windows};
-use common::{Line, Progress, Result, not_negative, positive, within};
+use common::{Line, Progress, Result};
+use options::{Cell, Options, Rule};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use retrograd::cells;
@@ -49,110 +52,6 @@ fn model(o: &Options, characters: usize) -> Result<Program, RecordErrors> {
     })
 }
 
-/// Trains a character model by truncated back-propagation, and lets it write.
-#[derive(Parser)]
-#[command(name = "char_rnn", allow_negative_numbers = true)]
-pub struct Options {
-    /// A file of UTF-8 text to learn; without it, the Rust sources of this project
-    #[arg(long, value_name = "FILE")]
-    text: Option<PathBuf>,
-    #[arg(long, value_enum, default_value_t = Cell::Lstm)]
-    cell: Cell,
-    /// Layers of cells, one on another
-    #[arg(long, default_value_t = 1, value_parser = within(16))]
-    layers: usize,
-    /// Units of each layer
-    #[arg(long, default_value_t = 256, value_parser = within(4096))]
-    units: usize,
-    /// Rows of the text that are read at once
-    #[arg(long, default_value_t = 32, value_parser = within(4096))]
-    batch: usize,
-    /// Characters that gradients run back through
-    #[arg(long, default_value_t = 64, value_parser = within(4096))]
-    window: usize,
-    #[arg(long, value_enum, default_value_t = Rule::Adam)]
-    optimizer: Rule,
-    /// The highest learning rate, after a short warm-up; from there it falls along a cosine. Without it, one that
-    /// suits the optimiser
-    #[arg(long, value_parser = positive)]
-    rate: Option<f64>,
-    /// Limit of the gradient's norm
-    #[arg(long, default_value_t = 1.0, value_parser = positive)]
-    clip: f64,
-    /// Seed of the initial weights and of the sample
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Time for all of the training, that before a resume included [default: 90 if there is no --steps]
-    #[arg(long, value_name = "N", value_parser = positive)]
-    seconds: Option<f64>,
-    /// Steps of all of the training, those before a resume included
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    steps: Option<u64>,
-    /// Threads; results have the same bits whatever their number [default: one for each core]
-    #[arg(long, value_parser = within(1024))]
-    threads: Option<usize>,
-    /// Where to keep the model: written about twenty times in a run, and at its end
-    #[arg(long, value_name = "FILE")]
-    checkpoint: Option<PathBuf>,
-    /// Goes on from the checkpoint, if there is one
-    #[arg(long, requires = "checkpoint")]
-    resume: bool,
-    /// How daring the sample is; at 0 it is always the likeliest character
-    #[arg(long, default_value_t = 0.7, value_parser = not_negative)]
-    temperature: f64,
-    /// Characters of the sample
-    #[arg(long, value_name = "N", default_value_t = 800)]
-    sample: usize,
-    /// What the sample starts with
-    #[arg(long, default_value = "/// ")]
-    prompt: String,
-    /// Where to draw the loss curve
-    #[arg(long, value_name = "FILE.svg", default_value = "target/char_rnn.svg")]
-    curve: PathBuf,
-    /// Ends stdout with one line of JSON; all else goes to stderr
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum Cell {
-    Rnn,
-    Lstm,
-    Gru,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum Rule {
-    Sgd,
-    Rmsprop,
-    Adam,
-    Adamw,
-}
-
-impl Rule {
-    fn usual_rate(self) -> f64 {
-        match self {
-            Rule::Sgd => 0.3,
-            Rule::Rmsprop => 2e-3,
-            Rule::Adam | Rule::Adamw => 5e-3,
-        }
-    }
-}
-
-impl Options {
-    /// What a checkpoint must be of to go on from it.
-    fn model(&self) -> String {
-        format!("{:?} × {} with {} units", self.cell, self.layers, self.units).to_lowercase()
-    }
-
-    /// The part of the training that is behind: of its steps or its time, whichever is nearer to its end.
-    fn part(&self, steps: u64, seconds: f64) -> f64 {
-        let limit = self.seconds.or(self.steps.is_none().then_some(90.0));
-        let parts = [limit.map(|limit| seconds / limit), self.steps.map(|limit| steps as f64 / limit as f64)];
-        parts.into_iter().flatten().fold(0.0, f64::max).min(1.0)
-    }
-}
-
 fn main() -> ExitCode {
     let options = Options::parse();
     match common::ctrl_c().and_then(|stop| run(&options, &stop, &mut std::io::stdout())) {
@@ -171,6 +70,9 @@ pub fn run(o: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
     }
     let resumed = o.checkpoint.as_ref().filter(|file| o.resume && file.exists());
     let vocabulary = resumed.map(|file| vocabulary_of(file, o)).transpose()?;
+    if let (Some(file), false) = (o.checkpoint.as_ref().filter(|file| file.exists()), o.resume) {
+        eprintln!("{} will be replaced; --resume would go on from it", file.display());
+    }
     let files = match &o.text {
         Some(file) => vec![file.clone()],
         None => text::rust_sources(Path::new(env!("CARGO_MANIFEST_DIR")))?,
@@ -205,8 +107,9 @@ pub fn run(o: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
         eprintln!("goes on from {} after {} steps and {before:.0} s", file.display(), trainer.steps());
     }
 
-    let seen = fit(&mut trainer, &corpus, o, rate, before, stop)?;
+    let mut seen = fit(&mut trainer, &corpus, o, rate, before, stop)?;
     let validation = validate(&mut trainer, &corpus, o, 250_000)?;
+    seen.validation.extend(seen.training.last().map(|p| (p.0, validation)));
     let lines = [
         Line { name: "training (running mean)", points: &seen.training },
         Line { name: "validation", points: &seen.validation },
@@ -248,7 +151,7 @@ fn fit(trainer: &mut Trainer, corpus: &Corpus, o: &Options, rate: f64, before: f
     let schedule = Schedule::cosine_to(98_000, 0.02).warm_up(2_000);
     let mut windows = Windows::new(&corpus.train, [o.window, o.batch]);
     let characters = |steps: u64| steps as f64 * (o.window * o.batch) as f64;
-    let (progress, started, first) = (Progress::new(), Instant::now(), trainer.steps());
+    let (progress, started, first) = (Progress::start(), Instant::now(), trainer.steps());
     let (mut seen, mut busy, mut mean, mut check) = (Seen::default(), 0.0, None, None);
     loop {
         let seconds = before + started.elapsed().as_secs_f64();
@@ -269,6 +172,9 @@ fn fit(trainer: &mut Trainer, corpus: &Corpus, o: &Options, rate: f64, before: f
             progress.tell(&format!("{steps:6} steps: {mean:.3} bits per character, {loss:.3} held out"));
         }
         let begun = Instant::now();
+        if trainer.steps().is_multiple_of(32) {
+            trainer.reset_state(); // so that it learns to start from nothing, as a sample does
+        }
         trainer.set_rate(rate * schedule.factor((part * 1e5) as u64))?;
         let loss = trainer.step(&windows.feed(trainer.steps()))?.loss / LN_2;
         busy += begun.elapsed().as_secs_f64();

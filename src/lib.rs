@@ -22,15 +22,44 @@
 //!     p.output("logits", logits);
 //!     p.minimize(logits.cross_entropy(label));
 //! })?;
-//! assert_eq!(digits.input("label").unwrap().bound, Some(10));
-//! # Ok::<(), RecordErrors>(())
+//!
+//! println!("{}", digits.backward()?); // the text that snapshot tests keep
+//! let mut trainer = digits.trainer(Adam::new(3e-3)).clip_norm(5.0).compile()?;
+//! # let (rows, label) = (vec![0.5; 28 * 2 * 28], [3, 8]);
+//! # let batch = Feed::new().f32_slice("rows", &[28, 2, 28], &rows).i32_slice("label", &[2], &label);
+//! let report = trainer.step(&batch)?; // loss, gradient norm
+//! # assert!(report.loss.is_finite() && report.gradient_norm > 0.0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`compiler`] turns programs into code and [`runtime`] runs it; [`cells`] has the library's cells, written with
-//! the public interface only; [`prelude`] is what a program that uses all this imports.
+//! # Where to start
+//!
+//! - [`prelude`]: what a program that uses all this imports;
+//! - [`Recorder`](prelude::Recorder) and [`Step`](prelude::Step): a program, and one step of a loop, while they are
+//!   recorded; [`Expr`](prelude::Expr): their values, with the operators and all functions of them;
+//! - [`Training`](prelude::Training): from a recorded program to a [`Trainer`](prelude::Trainer), or to a
+//!   [`Stream`](prelude::Stream) that runs it one step at a time;
+//! - [`cells`]: the library's cells, written with the public interface only; to make another, copy one;
+//! - [`testing`]: help for tests of cells of one's own;
+//! - [`compiler`] turns programs into code, [`runtime`] runs it: for whoever wants a stage by itself, such as
+//!   derivatives ([`compiler::differentiate`]), a program as text, or a compiled program without training
+//!   ([`runtime::session`]).
+//!
+//! Not here: convolutions, several devices, graphs whose shapes depend on data. The only loop is that over time.
 
 pub use retrograd_compiler as compiler;
 pub use retrograd_runtime as runtime;
 
 pub mod cells;
 pub mod prelude;
+pub mod testing;
+
+/// The README's code is compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+/// So is that of the page on tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/testing-your-cell.md")]
+struct TestingYourCell;

@@ -14,8 +14,8 @@ use retrograd::runtime::train::{Trainer, Training};
 #[allow(dead_code, reason = "its main")]
 mod char_rnn;
 
-use char_rnn::Options;
 use char_rnn::common::text::{self, Corpus, UNKNOWN, Vocabulary, Windows};
+use char_rnn::options::Options;
 
 /// A directory of one test, removed at its end.
 struct Dir(PathBuf);

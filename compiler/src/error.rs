@@ -222,6 +222,17 @@ pub enum RecordErrorKind {
         /// Name of the scan.
         scan: String,
     },
+    /// An integer that a scan with lengths would have to hold or give out past a sample's end.
+    #[error(
+        "{what} is {given}: in a scan with lengths, what is held or given out must be floats; give out the floats that \
+         the integer comes of, and take it of them behind the scan"
+    )]
+    IntegerPastEnd {
+        /// The state or output.
+        what: String,
+        /// Its type.
+        given: Type,
+    },
     /// `s.at` of something that is no sequence.
     #[error("`at` reads a sequence at this step, and {given} is none; {hint}")]
     NotASequence {

@@ -3,11 +3,16 @@
 //! Progress and messages go to stderr; stdout is for results.
 #![allow(dead_code, reason = "each example uses a part of it")]
 
+pub mod course;
+pub mod digits;
+pub mod picture;
+pub mod study;
 pub mod text;
 
 use std::cell::Cell;
 use std::fs;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,7 +22,10 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use plotters::prelude::*;
 
 /// Whatever went wrong, with a text for the user.
-pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What may go wrong.
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// A flag that Ctrl-C raises. Who does not want to wait presses it again.
 pub fn ctrl_c() -> Result<Arc<AtomicBool>> {
@@ -29,6 +37,17 @@ pub fn ctrl_c() -> Result<Arc<AtomicBool>> {
         }
     })?;
     Ok(flag)
+}
+
+/// How a program ends: with what went wrong on stderr, if anything did.
+pub fn exit(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// For options: a number from 1 to `most`.
@@ -59,7 +78,7 @@ impl Progress {
     const LENGTH: f64 = 10_000.0;
 
     /// A run of which nothing has been seen yet.
-    pub fn new() -> Progress {
+    pub fn start() -> Progress {
         let style = ProgressStyle::with_template("{wide_bar:.cyan/blue} {percent:>3}%  {msg}");
         let bar = ProgressBar::new(Progress::LENGTH as u64).with_style(style.expect("a valid template"));
         Progress { bar, from: Cell::new(None) }
@@ -91,6 +110,44 @@ impl Drop for Progress {
 pub fn make_directory_of(path: &Path) -> Result<()> {
     let directory = path.parent().unwrap_or(Path::new(""));
     Ok(fs::create_dir_all(directory).map_err(|e| format!("cannot make the directory {}: {e}", directory.display()))?)
+}
+
+/// One of several by logits: each with probability softmax(logits / temperature), of which `uniform` in 0..1 picks one;
+/// at temperature 0 the likeliest.
+pub fn choose(logits: &[f32], temperature: f64, uniform: f64) -> usize {
+    let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).expect("something to choose from");
+    let weight = |i: usize| (f64::from(logits[i] - logits[best]) / temperature).exp();
+    if temperature == 0.0 {
+        return best;
+    }
+    let mut rest = uniform * (0..logits.len()).map(weight).sum::<f64>();
+    for i in 0..logits.len() {
+        rest -= weight(i);
+        if rest < 0.0 {
+            return i;
+        }
+    }
+    best
+}
+
+/// A number for an axis.
+fn short(x: f64) -> String {
+    match x.abs() {
+        size if size >= 1e6 => format!("{}M", x / 1e6),
+        size if size >= 1e4 => format!("{}k", x / 1e3),
+        _ => x.to_string(),
+    }
+}
+
+/// About a thousand of the points: more are not to be seen.
+fn thinned(points: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> {
+    let every = points.len() / 1000 + 1;
+    points
+        .iter()
+        .copied()
+        .enumerate()
+        .filter(move |(i, _)| (points.len() - 1 - i).is_multiple_of(every))
+        .map(|(_, p)| p)
 }
 
 /// One line of a diagram.
@@ -125,11 +182,17 @@ pub fn draw(path: &Path, title: &str, [x_name, y_name]: [&str; 2], lines: &[Line
             .y_label_area_size(56)
             .build_cartesian_2d(x.0..x.0 + width, y.0 - 0.05 * height..y.0 + 1.05 * height)
             .map_err(|e| cannot(&e))?;
-        chart.configure_mesh().x_desc(x_name).y_desc(y_name).draw().map_err(|e| cannot(&e))?;
+        chart
+            .configure_mesh()
+            .x_label_formatter(&|&x| short(x))
+            .x_desc(x_name)
+            .y_desc(y_name)
+            .draw()
+            .map_err(|e| cannot(&e))?;
         for (i, line) in lines.iter().enumerate() {
             let style = Palette99::pick(i).stroke_width(2);
             chart
-                .draw_series(LineSeries::new(line.points.iter().copied(), style))
+                .draw_series(LineSeries::new(thinned(line.points), style))
                 .map_err(|e| cannot(&e))?
                 .label(line.name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));

@@ -173,20 +173,7 @@ impl<'t> Windows<'t> {
     }
 }
 
-/// The number of the next character, by logits: each with probability softmax(logits / temperature), of which
-/// `uniform` in 0..1 picks one; at temperature 0 the likeliest. Never the unknown one.
+/// The number of the next character, by logits: as [`choose`](super::choose) says, but never the unknown one.
 pub fn choose(logits: &[f32], temperature: f64, uniform: f64) -> usize {
-    let best = (1..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).expect("a vocabulary");
-    let weight = |i: usize| (f64::from(logits[i] - logits[best]) / temperature).exp();
-    if temperature == 0.0 {
-        return best;
-    }
-    let mut rest = uniform * (1..logits.len()).map(weight).sum::<f64>();
-    for i in 1..logits.len() {
-        rest -= weight(i);
-        if rest < 0.0 {
-            return i;
-        }
-    }
-    best
+    1 + super::choose(&logits[1..], temperature, uniform)
 }

@@ -8,9 +8,12 @@
 //! This file trusts the plan: that accesses are in range and stages in order. Inputs are checked before they get
 //! here.
 
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::UnsafeCell;
 use std::ops::Range;
+use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use retrograd_compiler::codegen::RowBase;
 use retrograd_compiler::ir::{Axis, Extent, Sizes};
@@ -26,28 +29,40 @@ const CHUNK: usize = 240;
 
 /// Memory of a slot: zeroed, and aligned to a cache line.
 struct Memory {
-    lines: Vec<Line>,
+    allocation: NonNull<u8>,
+    layout: Layout,
     bytes: usize,
 }
 
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line(#[expect(dead_code, reason = "memory for others to use")] [u8; 64]);
+const LINE: usize = 64;
 
 impl Memory {
     fn new(bytes: usize) -> Memory {
         let bytes = bytes + ARENA_SLACK;
-        Memory { lines: vec![Line([0; 64]); bytes.div_ceil(64)], bytes }
+        // Room to align by hand: asked for more than the allocator's own alignment, it would write the zeros itself
+        // instead of taking fresh pages from the system, and memory that is never used would cost time.
+        let layout = Layout::from_size_align(bytes + LINE, 16).expect("a slot fits the address space");
+        // SAFETY: the layout has a size above zero.
+        let allocation = NonNull::new(unsafe { alloc_zeroed(layout) });
+        Memory { allocation: allocation.unwrap_or_else(|| handle_alloc_error(layout)), layout, bytes }
     }
 
-    fn address(&mut self) -> *mut u8 {
-        self.lines.as_mut_ptr().cast()
+    fn address(&self) -> *mut u8 {
+        let start = self.allocation.as_ptr();
+        start.wrapping_add(start.align_offset(LINE))
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `new` with this layout, and freed once.
+        unsafe { dealloc(self.allocation.as_ptr(), self.layout) };
     }
 }
 
 /// What each member of the team has for itself.
 struct Own<E> {
-    scratch: Vec<Line>,
+    scratch: Memory,
     product: Vec<E>,
 }
 
@@ -66,6 +81,8 @@ pub struct Executor<E: Float> {
     stale: bool,
     /// Every run changes parameters, in place or by copy.
     updates_parameters: bool,
+    /// Time spent in each unit, where it is asked for.
+    times: Option<Vec<Duration>>,
 }
 
 // SAFETY: the raw pointers point into `memory`, which the executor owns and which moves with it.
@@ -77,9 +94,7 @@ impl<E: Float> Executor<E> {
         assert_eq!(compiled.precision, E::PRECISION, "a program runs in the precision it was compiled for");
         let scratch = (0..compiled.kernels.len()).map(|i| compiled.kernels.info(i).scratch).max().unwrap_or(0);
         let own = (0..threads.max(1))
-            .map(|_| {
-                UnsafeCell::new(Own { scratch: vec![Line([0; 64]); scratch.div_ceil(64) + 8], product: Vec::new() })
-            })
+            .map(|_| UnsafeCell::new(Own { scratch: Memory::new(scratch), product: Vec::new() }))
             .collect();
         let plan = &compiled.plan;
         let updates_parameters = plan.updates.iter().any(|(_, _, p)| *p) || plan.writes_parameters();
@@ -93,6 +108,7 @@ impl<E: Float> Executor<E> {
             own,
             stale: true,
             updates_parameters,
+            times: None,
         };
         // Parameters must have their memory before any run.
         let shared = Sizes { batch: 1, steps: vec![1; usize::from(Axis::MAX)] };
@@ -127,7 +143,7 @@ impl<E: Float> Executor<E> {
                 *memory = Memory::new(bytes);
             }
         }
-        let addresses: Vec<*mut u8> = self.memory.iter_mut().map(Memory::address).collect();
+        let addresses: Vec<*mut u8> = self.memory.iter().map(Memory::address).collect();
         self.buffers = plan.buffers.iter().map(|b| addresses[b.slot]).collect();
         self.sizes = Some(sizes.clone());
         let run = self.run_state();
@@ -171,6 +187,7 @@ impl<E: Float> Executor<E> {
         let compiled = Arc::clone(&self.compiled);
         let mut kernel = 0;
         for (u, unit) in compiled.plan.units.iter().enumerate() {
+            let started = self.times.is_some().then(Instant::now);
             let run = Run {
                 compiled: &self.compiled,
                 buffers: &self.buffers,
@@ -204,6 +221,9 @@ impl<E: Float> Executor<E> {
                     kernel += l.stages.iter().filter(|s| matches!(s.work, Work::Kernel(_))).count();
                 }
             }
+            if let (Some(times), Some(started)) = (&mut self.times, started) {
+                times[u] += started.elapsed();
+            }
         }
         self.stale = self.updates_parameters;
         for i in 0..compiled.plan.updates.len() {
@@ -211,6 +231,16 @@ impl<E: Float> Executor<E> {
             let ports = if *parameter { &compiled.plan.parameters } else { &compiled.plan.inputs };
             self.copy_port(&value.spans[0], &ports[*port].spans[0], value.extent);
         }
+    }
+
+    /// Starts measuring the time of each unit of the plan, from nothing.
+    pub fn measure(&mut self) {
+        self.times = Some(vec![Duration::ZERO; self.compiled.plan.units.len()]);
+    }
+
+    /// Time spent in each unit since [`measure`](Executor::measure).
+    pub fn measured(&self) -> &[Duration] {
+        self.times.as_deref().unwrap_or(&[])
     }
 
     fn copy_port(&mut self, from: &Span, into: &Span, extent: Extent) {
@@ -351,7 +381,7 @@ impl<E: Float> Run<'_, E> {
         match &stage.work {
             Work::Kernel(k) => {
                 // SAFETY: entry `member` is this member's own.
-                let scratch = unsafe { (*self.own[member].get()).scratch.as_mut_ptr() }.cast();
+                let scratch = unsafe { (*self.own[member].get()).scratch.address() };
                 let panels = k.tile.as_ref().map_or(0, |tile| tile.n.div_ceil(self.compiled.plan.target.panel));
                 let (rows, panels) = match (stage.domain, &k.tile) {
                     (Domain::Shared, Some(_)) => (0..1, part(panels, member, members)),

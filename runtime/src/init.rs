@@ -43,6 +43,22 @@ struct Matrix {
     columns: usize,
 }
 
+/// Some columns of a row-major matrix.
+struct Block<'a> {
+    values: &'a mut [f32],
+    width: usize,
+    columns: std::ops::Range<usize>,
+}
+
+impl Block<'_> {
+    /// Row after row. Generic, so that a draw is inlined: there are millions.
+    fn fill_with(&mut self, mut draw: impl FnMut() -> f64) {
+        for row in self.values.chunks_exact_mut(self.width) {
+            row[self.columns.clone()].fill_with(|| draw() as f32);
+        }
+    }
+}
+
 /// Fills some columns of a row-major matrix.
 fn fill(
     init: &Init,
@@ -55,22 +71,18 @@ fn fill(
         Some(x) => Err(format!("{name} of {x}; a finite number is needed")),
         None => Ok(()),
     };
-    let mut each = |draw: &mut dyn FnMut() -> f64| {
-        for row in values.chunks_exact_mut(matrix.columns) {
-            row[columns.clone()].fill_with(|| draw() as f32);
-        }
-    };
+    let mut block = Block { values, width: matrix.columns, columns: columns.clone() };
     match init {
         Init::Constant(value) => {
             finite("a constant", &[*value])?;
-            each(&mut || *value);
+            block.fill_with(|| *value);
         }
         Init::Uniform(low, high) => {
             finite("a uniform distribution with a limit", &[*low, *high])?;
             if low > high {
                 return Err(format!("a uniform distribution from {low} to {high}; the first is to be the lower"));
             }
-            each(&mut || uniform(*low, *high, rng));
+            block.fill_with(|| uniform(*low, *high, rng));
         }
         Init::Normal(deviation) => {
             finite("a normal distribution with a standard deviation", &[*deviation])?;
@@ -78,16 +90,16 @@ fn fill(
                 return Err(format!("a normal distribution with standard deviation {deviation}; at least 0 is needed"));
             }
             let mut normal = Normal::default();
-            each(&mut || deviation * normal.draw(rng));
+            block.fill_with(|| deviation * normal.draw(rng));
         }
         Init::Glorot => {
             let limit = (6.0 / (matrix.rows + matrix.columns) as f64).sqrt();
-            each(&mut || uniform(-limit, limit, rng));
+            block.fill_with(|| uniform(-limit, limit, rng));
         }
         Init::He => {
             let deviation = (2.0 / matrix.rows as f64).sqrt();
             let mut normal = Normal::default();
-            each(&mut || deviation * normal.draw(rng));
+            block.fill_with(|| deviation * normal.draw(rng));
         }
         Init::Orthogonal(gain) => {
             finite("an orthogonal matrix with a gain", &[*gain])?;
@@ -99,7 +111,7 @@ fn fill(
                 let (i, j) = (at / n, at % n);
                 gain * if k <= n { q[i * length + j] } else { q[j * length + i] }
             });
-            each(&mut || entries.next().expect("one for each place"));
+            block.fill_with(|| entries.next().expect("one for each place"));
         }
         Init::Pieces(pieces) => {
             let n = columns.len();
@@ -109,7 +121,7 @@ fn fill(
             let width = n / pieces.len();
             for (i, piece) in pieces.iter().enumerate() {
                 let start = columns.start + i * width;
-                fill(piece, matrix, start..start + width, values, rng)?;
+                fill(piece, matrix, start..start + width, block.values, rng)?;
             }
         }
     }

@@ -1,4 +1,16 @@
 //! The runtime of Retrograd: buffers, matrix micro-kernels, vector maths, threads, training.
+//!
+//! From what most programs use to what it stands on:
+//!
+//! - [`train`]: a recorded program with an [`optimizer`] and a [`schedule`], compiled once and fed batch after batch;
+//!   and one step at a time, as a stream. Start here;
+//! - [`session`]: any compiled program, in 32 or 64 bits; values go in by name as a [`feed`] and come out by name;
+//! - [`checkpoint`]: what is kept to go on later, in one safetensors file; [`init`]: how parameters start;
+//! - [`execute`]: a plan bound to memory, stage after stage; [`team`]: its threads;
+//! - [`gemm`] and [`vmath`]: the routines that generated code calls, for each instruction set; [`float`] hands their
+//!   addresses to the compiler, which knows nothing else of this crate.
+//!
+//! What a user can do wrong is in [`error`]. A run gives the same bits on any number of threads.
 
 pub mod execute;
 pub mod float;
@@ -14,3 +26,4 @@ pub mod feed;
 pub mod init;
 pub mod optimizer;
 pub mod schedule;
+pub mod stages;

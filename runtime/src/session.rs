@@ -9,7 +9,7 @@ use retrograd_compiler::interpret::{self, Values};
 use retrograd_compiler::ir::op::Data;
 use retrograd_compiler::ir::{DType, Extent, Program, Sizes, Type};
 use retrograd_compiler::pipeline::{self, Compiled};
-use retrograd_compiler::plan::Port;
+use retrograd_compiler::plan::{Port, Unit, Work};
 use retrograd_compiler::time::CarriedState;
 
 use crate::error::RunError;
@@ -75,6 +75,7 @@ impl<E: Float> Session<E> {
     /// If an initialiser does not fit its parameter's shape.
     pub fn initialise(&mut self, seed: u64) -> Result<(), RunError> {
         for (i, values) in init::parameters(&self.program, seed)?.into_iter().enumerate() {
+            let values = values.as_slice().expect("initialisers make dense arrays");
             self.set_parameter_at(i, values.iter().map(|&x| E::from_f64(f64::from(x))));
         }
         Ok(())
@@ -114,6 +115,37 @@ impl<E: Float> Session<E> {
         let port = self.compiled().plan.parameters[i].clone();
         fill(&mut self.executor, &port, values);
         self.executor.parameters_changed();
+    }
+
+    /// Starts measuring how long each unit of the plan takes.
+    pub fn measure(&mut self) {
+        self.executor.measure();
+    }
+
+    /// Time in each phase of the plan since [`measure`](Session::measure), and where it starts: before the first loop,
+    /// in each loop, between and behind them; packing weights and sums over rows apart from the rest.
+    pub fn phases(&self) -> Vec<(String, Duration)> {
+        let mut phases: Vec<(String, Duration)> = Vec::new();
+        let mut place = "before".to_string();
+        for (unit, time) in self.compiled().plan.units.iter().zip(self.executor.measured()) {
+            let name = match unit {
+                Unit::Loop(l) => {
+                    place = format!("after {}", l.name);
+                    format!("loop {}", l.name)
+                }
+                Unit::Stage(stage) => match stage.work {
+                    Work::Pack { .. } => "pack".to_string(),
+                    Work::ReduceProduct { .. } => "weight gradients".to_string(),
+                    Work::ReduceRows { .. } => "sums over rows".to_string(),
+                    _ => place.clone(),
+                },
+            };
+            match phases.iter_mut().find(|(n, _)| *n == name) {
+                Some((_, total)) => *total += *time,
+                None => phases.push((name, *time)),
+            }
+        }
+        phases
     }
 
     /// Has the next run prepare its weights anew, as after an update: for measuring.
@@ -359,11 +391,16 @@ pub(crate) fn compile<E: Float>(program: &Program, texts: bool) -> Result<Compil
 }
 
 fn fill<E: Float, T: Copy>(executor: &mut Executor<E>, port: &Port, mut values: impl Iterator<Item = T>) {
+    let mut missing = false;
     executor.write::<T>(port, |row| {
-        for slot in row {
-            *slot = values.next().expect("as many values as the port has");
+        let mut filled = 0;
+        for (slot, value) in row.iter_mut().zip(&mut values) {
+            *slot = value;
+            filled += 1;
         }
+        missing |= filled < row.len();
     });
+    assert!(!missing, "there are as many values as the port has");
 }
 
 fn names(ports: &[Port]) -> String {

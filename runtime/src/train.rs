@@ -8,7 +8,7 @@
 //! states of all forward loops start where they ended, and gradients run back to the start of the window.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ndarray::{ArrayD, arr0};
 use retrograd_compiler::ir::{Axis, Extent, Input, Program, Sizes};
@@ -150,13 +150,19 @@ impl TrainerBuilder<'_> {
                 allowed: "at least 1 is needed".to_string(),
             });
         }
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let joint = self.program.backward().map_err(|e| failed(Box::new(e)))?;
+        let mut times = vec![("differentiate", started.elapsed())];
+        let recording = Instant::now();
         let mut training = optimizer::training_program(&joint, &*self.optimizer, self.clip)?;
         training.outputs.retain(|(name, _)| name == GRADIENT_NORM);
         let (training, carried) = if self.carry { time::carry_state(&training) } else { (training, Vec::new()) };
+        times.push(("record the optimiser", recording.elapsed()));
         let mut session = Session::with_carried(&training, carried, self.threads)?;
+        times.extend(&session.compiled().times);
+        let initialising = Instant::now();
         session.initialise(self.seed)?;
+        times.push(("initialise", initialising.elapsed()));
         let compile_time = started.elapsed();
         Ok(Trainer {
             program: self.program.clone(),
@@ -169,6 +175,7 @@ impl TrainerBuilder<'_> {
             carry: self.carry,
             threads: self.threads,
             compile_time,
+            times,
         })
     }
 }
@@ -185,6 +192,7 @@ pub struct Trainer {
     carry: bool,
     threads: usize,
     compile_time: Duration,
+    times: Vec<(&'static str, Duration)>,
 }
 
 impl Trainer {
@@ -311,6 +319,11 @@ impl Trainer {
     /// From the recording to ready: derivatives, passes, code, initial values.
     pub fn compile_time(&self) -> Duration {
         self.compile_time
+    }
+
+    /// The stages of [`compile_time`](Trainer::compile_time).
+    pub fn compile_times(&self) -> &[(&'static str, Duration)] {
+        &self.times
     }
 
     /// Writes weights, the optimiser's state, carried states and position to a file. A crash leaves the old file or

@@ -230,6 +230,27 @@ fn depth_in_time() -> Program {
     })
 }
 
+/// States that are set to a number: what reads them reads a constant that has a row per sample.
+fn fixed() -> Program {
+    record("states_set_to_numbers", |p| {
+        let x = p.sequence("x", [3, 5]);
+        let run = p.scan("fix", |s| {
+            let (grid, row, h) = (s.state("grid", [5, 2]), s.state("row", 6), s.state("h", 6));
+            s.next(grid, s.full([5, 2], 0.75));
+            s.next(row, s.full(6, -0.5));
+            let z = s.at(x).matmul(grid).reshape(6) + s.linear("row", row, 6);
+            s.next(h, (z + h * row).tanh())
+        });
+        let (grid, row) = (run.state("grid"), run.state("row"));
+        p.output("h", run.all());
+        p.output("grid", grid);
+        p.output("product", x.matmul(grid));
+        p.output("through_weight", p.linear("w", row, 7));
+        p.output("looked", x.reshape(15).slice(..6) * p.linear("v", row, 6));
+        p.minimize(energy(p.value("product")) + energy(p.value("looked")) + energy(p.value("through_weight")));
+    })
+}
+
 /// A loop over an axis that no input has.
 fn generator() -> Program {
     record("generator", |p| {
@@ -259,6 +280,7 @@ pub fn programs() -> Vec<Program> {
         running_sums(),
         delays(),
         depth_in_time(),
+        fixed(),
         generator(),
     ]
 }

@@ -8,7 +8,9 @@ pub mod cells;
 pub mod loops;
 pub mod models;
 pub mod ops;
+pub mod random;
 pub mod shapes;
+pub mod table;
 
 use retrograd::prelude::*;
 

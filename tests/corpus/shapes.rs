@@ -245,6 +245,18 @@ fn last_and_place() -> Program {
     })
 }
 
+/// What is seen of a sequence's end at each of its steps.
+fn last_at_every_step() -> Program {
+    record("last_at_every_step", |p| {
+        let x = p.sequence("x", 5);
+        let y = p.affine("up", x, 7).tanh();
+        p.output("above", y.last().le(y - 0.0279));
+        p.output("less", y - y.last());
+        p.output("norm", y.softmax() * y.softmax().last().sum());
+        p.minimize(energy(y * y.last() + x.last().sum()));
+    })
+}
+
 /// Products that have no loop at all.
 fn without_a_loop() -> Program {
     record("mlp_of_batch", |p| {
@@ -279,6 +291,7 @@ pub fn programs() -> Vec<Program> {
         over_the_batch(),
         lookups(),
         last_and_place(),
+        last_at_every_step(),
         without_a_loop(),
         without_inputs(),
     ];

@@ -13,6 +13,7 @@ pub mod parse;
 pub mod print;
 pub mod program;
 pub mod scan;
+pub mod svg;
 pub mod types;
 pub mod verify;
 

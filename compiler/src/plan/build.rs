@@ -287,25 +287,14 @@ impl Builder {
                     home
                 }
             };
-            if let Op::Concat(_) = graph.op(v)
-                && graph.ty(v).shape.rank() == 1
-            {
-                let mut offset = 0usize;
-                let operands = graph.operands(v).to_vec();
-                for (i, &part) in operands.iter().enumerate() {
-                    let len = graph.ty(part).shape.len();
-                    let base = scope.groups.view(part).base;
-                    let fits = base == part
-                        && (len.is_multiple_of(self.target.pad()) || i + 1 == operands.len())
-                        && offset.is_multiple_of(self.target.pad())
-                        && matches!(scope.groups.class[part.index()], Class::Pointwise | Class::Product)
-                        && scope.groups.unit[part.index()] == len
-                        && graph.ty(part).extent == graph.ty(v).extent
-                        && !scope.homes.contains_key(&part);
-                    if fits {
-                        scope.homes.insert(part, Home { offset: home.offset + offset, ..home });
+            if matches!(graph.op(v), Op::Concat(0)) {
+                let mut offset = home.offset;
+                for (i, &part) in graph.operands(v).iter().enumerate() {
+                    let in_place = scope.groups.is_written_in_place(v, i, self.target.pad());
+                    if in_place && !scope.homes.contains_key(&part) {
+                        scope.homes.insert(part, Home { offset, ..home });
                     }
-                    offset += len;
+                    offset += graph.ty(part).shape.len();
                 }
             }
         }
@@ -346,11 +335,16 @@ impl Builder {
                 home
             }
             Op::Constant(value) => {
-                let home = self.home("constant", &scope.ty(base).clone(), Keep::Run);
-                let len = scope.ty(base).shape.len();
-                let domain = domain(scope.ty(base).extent, scope.inside);
-                let into = home.span(Pace { stepwise: scope.inside }, 0, len);
-                stages.push(stage("constant", domain, Work::Fill { into, value }));
+                // Of whatever extent it is, one row serves all rows, and all steps of a loop.
+                let ty = scope.ty(base).at(Extent::Shared);
+                let home = self.home("constant", &ty, Keep::Run);
+                let into = home.span(Pace { stepwise: false }, 0, ty.shape.len());
+                let fill = stage("constant", Domain::Shared, Work::Fill { into, value });
+                if scope.inside {
+                    self.before_loop.push(fill)
+                } else {
+                    stages.push(fill)
+                }
                 scope.homes.insert(base, home);
                 home
             }
@@ -370,13 +364,19 @@ impl Builder {
         home.span(pace, view.offset, shape.len())
     }
 
+    /// As [`span`](Builder::span), for readers that take a concat part by part.
+    fn spans(&mut self, scope: &mut Scope, v: Value, pace: Pace, stages: &mut Vec<Stage>) -> Vec<Span> {
+        let parts = scope.groups.parts(v);
+        parts.into_iter().map(|part| self.span(scope, part, pace, stages)).collect()
+    }
+
     /// Whether some operand has a row per sample only while the stage has a row per step.
     fn pace(&self, scope: &Scope, extent: Extent, operands: impl Iterator<Item = Value>) -> (Domain, Pace) {
         if scope.inside {
             return (domain(extent, true), Pace { stepwise: true });
         }
         if let Extent::Time(axis) = extent {
-            for v in operands {
+            for v in operands.flat_map(|v| scope.groups.parts(v)) {
                 let base = scope.groups.view(v).base;
                 if scope.ty(base).extent == Extent::Batch && scope.groups.constant(v).is_none() {
                     return (Domain::EachStep(axis), Pace { stepwise: true });
@@ -412,8 +412,10 @@ impl Builder {
                 let unit = scope.groups.unit[m.index()];
                 place.insert(m, Source::Product(products.len()));
                 let x = graph.operands(m)[0];
-                let span = self.span(scope, x, pace, stages);
-                let read = position(&mut reads, span.access);
+                let mut segments = Vec::new();
+                for span in self.spans(scope, x, pace, stages) {
+                    segments.push((position(&mut reads, span.access), span.offset, span.len));
+                }
                 for piece in 0..n / unit {
                     let (packed, k) = self.pack(scope, m, piece * unit, unit, stages);
                     let packed_read = position(&mut reads, Access { buffer: packed, at: At::Shared });
@@ -421,7 +423,7 @@ impl Builder {
                         let write = position(&mut writes, home.access(pace));
                         product_stores.push((products.len(), write, home.offset + piece * unit));
                     }
-                    products.push(Product { segments: vec![(read, span.offset, k)], packed, read: packed_read, k });
+                    products.push(Product { segments: segments.clone(), packed, read: packed_read, k });
                 }
                 continue;
             }
@@ -840,26 +842,30 @@ impl Builder {
         let len = |v: Value| graph.ty(v).shape.clone();
         match op {
             Op::DotTn => {
-                let a = self.span(scope, operands[0], pace, stages);
-                let b = self.span(scope, operands[1], pace, stages);
-                let pairs = a.len / len(operands[0]).last();
-                let work = Work::ReduceProduct {
-                    a,
-                    b,
-                    pairs,
-                    into: home.buffer,
-                    offset: home.offset,
-                    stride: len(operands[1]).last(),
-                };
-                stages.push(stage(&name, domain, work));
+                let stride = len(operands[1]).last();
+                let left = self.spans(scope, operands[0], pace, stages);
+                let right = self.spans(scope, operands[1], pace, stages);
+                // A row holds one pair, or as many as the leading dimensions say.
+                let pairs = len(operands[0]).len() / len(operands[0]).last();
+                let mut row = 0;
+                for &a in &left {
+                    let mut column = 0;
+                    for &b in &right {
+                        let offset = home.offset + row * stride + column;
+                        let work = Work::ReduceProduct { a, b, pairs, into: home.buffer, offset, stride };
+                        stages.push(stage(&name, domain, work));
+                        column += b.len / pairs;
+                    }
+                    row += a.len / pairs;
+                }
             }
             Op::SumRows(_) => {
-                let from = self.span(scope, operands[0], pace, stages);
-                stages.push(stage(
-                    &name,
-                    domain,
-                    Work::ReduceRows { from, into: home.span(Pace { stepwise: false }, 0, n) },
-                ));
+                let mut at = 0;
+                for from in self.spans(scope, operands[0], pace, stages) {
+                    let into = home.span(Pace { stepwise: false }, at, from.len);
+                    at += from.len;
+                    stages.push(stage(&name, domain, Work::ReduceRows { from, into }));
+                }
             }
             Op::Dot | Op::DotNt => {
                 let from = self.span(scope, operands[0], pace, stages);

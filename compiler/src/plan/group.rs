@@ -65,6 +65,8 @@ pub enum Class {
     Reduce,
     /// A row times a shared matrix.
     Product,
+    /// Several values one behind another that all readers take part by part: it is never put together.
+    Parts,
     /// A stage of its own.
     Alone,
     /// A loop.
@@ -129,7 +131,7 @@ fn base_class(g: &Graph, v: Value) -> Class {
 pub fn group<'a>(graph: &'a Graph, wanted: &[Value], given: &HashMap<Value, Vec<usize>>, pad: usize) -> Grouping<'a> {
     let mut whole: HashSet<Value> = HashSet::new();
     loop {
-        let grouping = attempt(graph, wanted, given, &whole);
+        let grouping = attempt(graph, wanted, given, &whole, pad);
         // A product that ends in memory is stored as one piece unless its pieces keep to whole pads.
         let split: Vec<Value> = grouping
             .products()
@@ -150,6 +152,7 @@ fn attempt<'a>(
     wanted: &[Value],
     given: &HashMap<Value, Vec<usize>>,
     whole: &HashSet<Value>,
+    pad: usize,
 ) -> Grouping<'a> {
     let n = graph.len();
     let live = graph.reachable(wanted.iter().copied());
@@ -167,6 +170,7 @@ fn attempt<'a>(
     this.find_views(given);
     this.wanted = wanted.iter().map(|v| this.views[v.index()].base).collect();
     this.find_readers();
+    this.find_parts(pad);
     this.find_units(whole);
     this.form_groups();
     this.sink();
@@ -273,6 +277,65 @@ impl Grouping<'_> {
         }
     }
 
+    /// A concat that only products and sums over rows read need not be put together: each takes it part by part. Where
+    /// its parts' own kernels can write it in one piece, that is better still, and it stays a value.
+    fn find_parts(&mut self, pad: usize) {
+        for v in self.graph.values().filter(|v| self.live[v.index()]) {
+            let taken_apart = |&(user, i): &(Value, usize)| match self.graph.op(user) {
+                Op::Dot | Op::DotNt => i == 0 && self.class[user.index()] == Class::Product,
+                Op::DotTn | Op::SumRows(_) => {
+                    self.graph.operands(user).iter().all(|&o| self.graph.ty(o).shape.rank() == 1)
+                }
+                _ => false,
+            };
+            let is_concat = matches!(self.graph.op(v), Op::Concat(0)) && self.graph.ty(v).shape.rank() == 1;
+            if !is_concat || self.wanted.contains(&v) || !self.readers[v.index()].iter().all(taken_apart) {
+                continue;
+            }
+            let parts = self.graph.operands(v);
+            let dense = parts.iter().all(|&p| {
+                self.view(p).is_dense(&self.graph.ty(p).shape) && self.class[self.view(p).base.index()] != Class::Parts
+            });
+            if dense && !self.is_written_whole(v, pad) {
+                self.class[v.index()] = Class::Parts;
+            }
+        }
+    }
+
+    /// Whether the kernels of a concat's parts can write them right into it.
+    pub fn is_written_whole(&self, concat: Value, pad: usize) -> bool {
+        let parts = self.graph.operands(concat);
+        (0..parts.len()).all(|i| self.is_written_in_place(concat, i, pad))
+    }
+
+    /// Whether part `i` of a concat along the first axis can be computed where it stands. What kernels write ends on
+    /// whole pads; sums over rows write exactly their elements.
+    pub fn is_written_in_place(&self, concat: Value, i: usize, pad: usize) -> bool {
+        let parts = self.graph.operands(concat);
+        let part = parts[i];
+        let len = |v: Value| self.graph.ty(v).shape.len();
+        let before: usize = parts[..i].iter().map(|&p| len(p)).sum();
+        let exact = matches!(self.graph.op(part), Op::DotTn | Op::SumRows(_) | Op::ScatterAdd(_));
+        let padded = before.is_multiple_of(pad) && (len(part).is_multiple_of(pad) || i + 1 == parts.len());
+        let made = match self.class[part.index()] {
+            Class::Pointwise => padded,
+            Class::Product => padded && self.unit[part.index()] == len(part),
+            Class::Alone => exact,
+            _ => false,
+        };
+        let concats = |&(user, _): &(Value, usize)| matches!(self.graph.op(user), Op::Concat(_));
+        made && self.view(part).base == part
+            && !self.wanted.contains(&part)
+            && self.graph.ty(part).extent == self.graph.ty(concat).extent
+            && self.readers[part.index()].iter().filter(|r| concats(r)).count() == 1
+    }
+
+    /// The values that stand one behind another in an operand: itself, if it is in one piece.
+    pub fn parts(&self, v: Value) -> Vec<Value> {
+        let base = self.view(v).base;
+        if base == v && self.class[v.index()] == Class::Parts { self.graph.operands(v).to_vec() } else { vec![v] }
+    }
+
     /// A product that is read only in equal slices by pointwise work is taken slice by slice.
     fn find_units(&mut self, whole: &HashSet<Value>) {
         for v in self.products().collect::<Vec<_>>() {
@@ -310,10 +373,11 @@ impl Grouping<'_> {
             }
             let extent = self.graph.ty(v).extent;
             let n = self.graph.ty(v).shape.len();
-            // The latest group that makes an operand.
-            let after = self.operand_groups(v).max();
+            // The latest group that makes an operand, and the first in which all operands are at hand.
+            let after = self.operand_groups(v).map(|(g, _)| g).max();
+            let at_hand = self.operand_groups(v).map(|(g, done)| g + usize::from(done)).max().unwrap_or(0);
             let place = match self.class[v.index()] {
-                Class::Given | Class::View => continue,
+                Class::Given | Class::View | Class::Parts => continue,
                 Class::Alone => self.open(Kind::Alone, extent),
                 Class::Scan => self.open(Kind::Scan, extent),
                 Class::Product => {
@@ -323,15 +387,12 @@ impl Grouping<'_> {
                     self.find(first, |_, g| g.kind == kind && g.extent == extent && g.members.len() < 64)
                         .unwrap_or_else(|| self.open(kind, extent))
                 }
-                Class::Pointwise => {
-                    let first = after.unwrap_or(0);
-                    self.find(first, |i, g| g.extent == extent && self.welcomes(i, g, v, n, after))
-                        .unwrap_or_else(|| self.open(Kind::Row { n }, extent))
-                }
+                Class::Pointwise => self
+                    .find(at_hand, |i, g| g.extent == extent && self.welcomes(i, g, v, n, after))
+                    .unwrap_or_else(|| self.open(Kind::Row { n }, extent)),
                 Class::Reduce => {
                     let n = self.graph.ty(self.graph.operands(v)[0]).shape.len();
-                    let first = after.unwrap_or(0);
-                    self.find(first, |i, g| {
+                    self.find(at_hand, |i, g| {
                         g.extent == extent
                             && matches!(g.kind, Kind::Row { n: own } if own == n || after == Some(i))
                             && self.stays_small(i, g, v)
@@ -344,9 +405,12 @@ impl Grouping<'_> {
         }
     }
 
-    fn operand_groups(&self, v: Value) -> impl Iterator<Item = usize> + '_ {
-        self.graph.operands(v).iter().filter_map(|o| {
-            let base = self.view(*o).base;
+    /// The groups that make a node's operands, and whether each must be done before the node: results of a scan, and
+    /// the last step of a sequence, which no row of the sequence's own group can see.
+    fn operand_groups(&self, v: Value) -> impl Iterator<Item = (usize, bool)> + '_ {
+        let operands = self.graph.operands(v).iter().flat_map(|&o| self.parts(o));
+        operands.filter_map(|o| {
+            let base = self.view(o).base;
             let behind = match self.graph.op(base) {
                 // Results of scans and last steps come when what they are of has run.
                 Op::Yield(_) | Op::Final(_) | Op::Total(_) => self.graph.operands(base)[0],
@@ -357,7 +421,7 @@ impl Grouping<'_> {
                 Op::Yield(_) | Op::Final(_) | Op::Total(_) => self.graph.operands(behind)[0],
                 _ => behind,
             };
-            self.group_of[behind.index()]
+            self.group_of[behind.index()].map(|g| (g, behind != base))
         })
     }
 
@@ -424,7 +488,7 @@ impl Grouping<'_> {
             let readers = &self.readers[v.index()];
             let Some(target) = readers.first().and_then(|(user, _)| self.group_of[user.index()]) else { continue };
             let alone = readers.iter().all(|(user, _)| self.group_of[user.index()] == Some(target));
-            let free = self.operand_groups(v).all(|g| g != own);
+            let free = self.operand_groups(v).all(|(g, _)| g != own);
             let n = self.graph.ty(v).shape.len();
             let group = &self.groups[target];
             let same = target != own && group.extent == self.graph.ty(v).extent;

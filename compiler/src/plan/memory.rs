@@ -10,50 +10,67 @@
 
 use super::{BufferId, Keep, Plan, Slot, Unit};
 
+/// From the first to the last position at which something is in use.
+#[derive(Clone, Copy)]
+struct Life {
+    first: usize,
+    last: usize,
+}
+
+impl Life {
+    fn meets(self, other: Life) -> bool {
+        self.first <= other.last && self.last >= other.first
+    }
+
+    fn extend(&mut self, other: Life) {
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+    }
+}
+
+/// A slot in the making, with the life and the bytes of a row of each of its buffers.
+struct Shared {
+    slot: Slot,
+    tenants: Vec<(Life, usize)>,
+}
+
 /// Gives every buffer its slot.
 pub fn assign(plan: &mut Plan) {
     let (lives, loops) = lives(plan);
     // In the same loop, that is; a life ends where the loop ends at the latest, or goes on through all of it.
-    let together = |a: (usize, usize), b: (usize, usize)| {
-        loops.iter().any(|l| a.0 <= l.1 && a.1 >= l.0 && b.0 <= l.1 && b.1 >= l.0)
-    };
-    // For each slot, the lives of its buffers and the bytes of their rows.
-    let mut slots: Vec<(Slot, Vec<((usize, usize), usize)>)> = Vec::new();
+    let together = |a: Life, b: Life| loops.iter().any(|&l| a.meets(l) && b.meets(l));
+    let mut slots: Vec<Shared> = Vec::new();
     let mut order: Vec<usize> = (0..plan.buffers.len()).collect();
-    order.sort_by_key(|&b| lives[b].0);
+    order.sort_by_key(|&b| lives[b].first);
     for b in order {
         let buffer = &plan.buffers[b];
         let size = if buffer.integer { 4 } else { plan.target.float_size };
         let row_bytes = buffer.stride * size;
         let life = lives[b];
-        let fits = |(slot, taken): &(Slot, Vec<((usize, usize), usize)>)| {
-            slot.rows == buffer.rows
-                && taken
-                    .iter()
-                    .all(|&(t, bytes)| (life.0 > t.1 || life.1 < t.0) && (bytes == row_bytes || !together(life, t)))
+        let fits = |shared: &Shared| {
+            let free = |&(t, bytes): &(Life, usize)| !life.meets(t) && (bytes == row_bytes || !together(life, t));
+            shared.slot.rows == buffer.rows && shared.tenants.iter().all(free)
         };
         // Of the slots that are free, the one that wastes or grows least.
-        let best =
-            (0..slots.len()).filter(|&s| fits(&slots[s])).min_by_key(|&s| slots[s].0.row_bytes.abs_diff(row_bytes));
-        let s = best.unwrap_or_else(|| {
-            slots.push((Slot { rows: buffer.rows, row_bytes: 0 }, Vec::new()));
-            slots.len() - 1
-        });
-        slots[s].0.row_bytes = slots[s].0.row_bytes.max(row_bytes);
-        slots[s].1.push((life, row_bytes));
+        let waste = |&s: &usize| slots[s].slot.row_bytes.abs_diff(row_bytes);
+        let s = (0..slots.len()).filter(|&s| fits(&slots[s])).min_by_key(waste).unwrap_or(slots.len());
+        if s == slots.len() {
+            slots.push(Shared { slot: Slot { rows: buffer.rows, row_bytes: 0 }, tenants: Vec::new() });
+        }
+        slots[s].slot.row_bytes = slots[s].slot.row_bytes.max(row_bytes);
+        slots[s].tenants.push((life, row_bytes));
         plan.buffers[b].slot = s;
     }
-    plan.slots = slots.into_iter().map(|(slot, _)| slot).collect();
+    plan.slots = slots.into_iter().map(|shared| shared.slot).collect();
 }
 
-/// First and last position at which each buffer is in use, and those of each loop; positions count stages, loops
-/// included.
-fn lives(plan: &Plan) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
+/// The lives of all buffers, and of all loops; positions count stages, those in loops included.
+fn lives(plan: &Plan) -> (Vec<Life>, Vec<Life>) {
     let mut loops = Vec::new();
-    let mut lives: Vec<Option<(usize, usize)>> = vec![None; plan.buffers.len()];
-    let mut touch = |b: BufferId, from: usize, to: usize| {
-        let life = lives[b.0].get_or_insert((from, to));
-        *life = (life.0.min(from), life.1.max(to));
+    let mut lives: Vec<Option<Life>> = vec![None; plan.buffers.len()];
+    let mut touch = |b: BufferId, first: usize, last: usize| {
+        let life = Life { first, last };
+        lives[b.0].get_or_insert(life).extend(life);
     };
     let mut at = 1;
     for unit in &plan.units {
@@ -66,7 +83,7 @@ fn lives(plan: &Plan) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
             }
             Unit::Loop(l) => {
                 let (begin, end) = (at, at + l.stages.len());
-                loops.push((begin, end));
+                loops.push(Life { first: begin, last: end });
                 // A buffer that is written before it is read within a step, and by rows of the step alone, is a
                 // temporary of the step; any other is alive all through the loop.
                 let mut written: Vec<BufferId> = Vec::new();
@@ -88,17 +105,17 @@ fn lives(plan: &Plan) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
         }
     }
     let end = at;
-    let mut lives: Vec<(usize, usize)> = lives.into_iter().map(|l| l.unwrap_or((0, 0))).collect();
+    let mut lives: Vec<Life> = lives.into_iter().map(|l| l.unwrap_or(Life { first: 0, last: 0 })).collect();
     for (life, buffer) in lives.iter_mut().zip(&plan.buffers) {
         match buffer.keep {
             Keep::Run => {}
-            Keep::Always => *life = (0, usize::MAX),
-            Keep::Output => life.1 = usize::MAX,
+            Keep::Always => *life = Life { first: 0, last: usize::MAX },
+            Keep::Output => life.last = usize::MAX,
         }
     }
     for (value, _, _) in &plan.updates {
         for span in &value.spans {
-            lives[span.access.buffer.0].1 = end + 1;
+            lives[span.access.buffer.0].last = end + 1;
         }
     }
     (lives, loops)

@@ -63,7 +63,7 @@ pub use features::{concat, concat_axis, stack};
 pub use pointwise::select;
 pub use recorder::{Recorder, TimeAxis};
 pub use scope::Scope;
-pub use step::{Run, States, Step, StepResult};
+pub use step::{Run, States, Step, StepResult, Unrolled};
 
 pub use crate::error::{RecordError, RecordErrorKind, RecordErrors};
 use crate::ir::Program;

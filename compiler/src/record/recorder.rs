@@ -6,8 +6,9 @@ use std::panic::Location;
 use super::declare::{DEFAULT_AXIS, list_names};
 use super::expr::{Expr, Value};
 use super::recording::Recording;
+use super::scans::Over;
 use super::scope::Scope;
-use super::step::{self, Step, StepResult};
+use super::step::{self, Step, StepResult, Unrolled};
 use crate::error::{Place, RecordErrorKind as Kind};
 use crate::ir::{self, Axis, Extent, Op, Shape, Type, Update};
 
@@ -95,9 +96,20 @@ impl<'r> Recorder<'r> {
     #[track_caller]
     pub fn axis(&self, name: &str) -> TimeAxis<'r> {
         let site = Location::caller();
-        TimeAxis { recording: self.recording, axis: self.recording.with(|state| state.axis(site, name)) }
+        let axis = self.recording.with(|state| state.axis(site, name));
+        TimeAxis { recording: self.recording, axis, mask: None }
+    }
+
+    /// The time axis named `time`, on which sequences are unless another is asked for, with samples that end where an
+    /// input `i32[B]` of this name says: [`TimeAxis::lengths`] of it.
+    #[track_caller]
+    pub fn lengths(&self, name: &str) -> TimeAxis<'r> {
+        self.axis(DEFAULT_AXIS).lengths(name)
     }
 }
+
+/// Name of the loop that compares steps with lengths.
+const LENGTHS: &str = "lengths";
 
 /// A time axis of a program.
 #[derive(Clone, Copy)]
@@ -105,6 +117,8 @@ pub struct TimeAxis<'r> {
     recording: &'r Recording,
     /// `None` where it was a mistake.
     axis: Option<Axis>,
+    /// Where samples end, if not all at the last step.
+    mask: Option<Expr<'r>>,
 }
 
 impl<'r> TimeAxis<'r> {
@@ -126,13 +140,78 @@ impl<'r> TimeAxis<'r> {
     /// decoder that feeds on its own output.
     #[track_caller]
     pub fn scan<R: StepResult<'r>>(self, name: &str, step: impl FnOnce(&Step<'r>) -> R) -> R::Runs {
-        step::scan(self.recording, Location::caller(), name, (Some(self.number()), false), step)
+        step::scan(self.recording, Location::caller(), name, self.over(false), step)
     }
 
     /// A scan over this axis from the last step to the first.
     #[track_caller]
     pub fn scan_reverse<R: StepResult<'r>>(self, name: &str, step: impl FnOnce(&Step<'r>) -> R) -> R::Runs {
-        step::scan(self.recording, Location::caller(), name, (Some(self.number()), true), step)
+        step::scan(self.recording, Location::caller(), name, self.over(true), step)
+    }
+
+    /// This axis with samples of different lengths. The input `i32[B]` of this name says how many of a run's steps are
+    /// each sample's own, counted from the first; the rest is padding. A length of T or more is all of them.
+    ///
+    /// Scans over the result run as if each sample were alone: outputs past its end are 0, its last step is its own,
+    /// and a scan in reverse begins there. Past the end a state stays as it is and no derivative arises, so padding has
+    /// no influence; it must only be numbers with which a step can be computed, such as 0.
+    ///
+    /// ```
+    /// # use retrograd_compiler::ir::Program;
+    /// # Program::record("doc", |p| {
+    /// let time = p.lengths("lengths");
+    /// let (x, y) = (time.sequence("x", 8), time.sequence("y", 4));
+    /// let run = time.scan("sum", |s| {
+    ///     let h = s.state("h", 4);
+    ///     s.next(h, (h + s.affine("x", s.at(x), 4)).tanh())
+    /// });
+    /// p.output("end", run.last()); // the state at each sample's own last step
+    /// p.minimize(run.all().mse(y).mean_over(time)); // the mean over all steps but padding
+    /// # })?;
+    /// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+    /// ```
+    ///
+    /// A run is what one call computes. Where states are carried from run to run, lengths are still of the run: a
+    /// sample of which none is left has 0. A stream's steps are runs of one step: 1 goes on, 0 waits.
+    #[track_caller]
+    pub fn lengths(self, name: &str) -> TimeAxis<'r> {
+        let site = Location::caller();
+        let Some(axis) = self.axis else { return self };
+        let length = self.recording.make(|state| state.input(site, name, Type::int(Extent::Batch, ())));
+        let rows = |extent| self.recording.apply(site, Op::RowCount(extent), &[]);
+        let last = rows(Extent::Time(axis)) / rows(Extent::Batch) - 1.0;
+        // Steps are counted down from the last, since a loop that runs backwards is begun anew in each run. The half
+        // is for counts of rows that a float rounds.
+        let end = length.to_float() - 0.5;
+        let plain = TimeAxis { mask: None, ..self };
+        let own = plain.scan_reverse(LENGTHS, |s| {
+            let t = s.state_from("t", last);
+            s.next(t, t - 1.0);
+            end.gt(t)
+        });
+        TimeAxis { mask: Some(own.all()), ..self }
+    }
+
+    /// 1 at the steps that are a sample's own, 0 past its end: `f32[T, B]`.
+    #[track_caller]
+    pub fn mask(self) -> Expr<'r> {
+        let site = Location::caller();
+        self.mask.unwrap_or_else(|| {
+            let one = self.recording.make(|state| {
+                state.program.graph.location = Some(site);
+                Some(Value { frame: 0, value: state.program.graph.scalar(1.0) })
+            });
+            one.apply(site, Op::Expand(Extent::Time(self.number())), &[])
+        })
+    }
+
+    pub(super) fn own_steps(self) -> Option<Expr<'r>> {
+        self.mask
+    }
+
+    fn over(self, reverse: bool) -> Over {
+        let mask = self.mask.and_then(Expr::value).map(|at| at.value);
+        Over { axis: Some(self.number()), reverse, mask }
     }
 
     /// Its number, which types carry.
@@ -153,13 +232,41 @@ impl<'r> Recorder<'r> {
     /// over the time axis of the sequences that the step reads, or over the program's only one if it reads none.
     #[track_caller]
     pub fn scan<R: StepResult<'r>>(&self, name: &str, step: impl FnOnce(&Step<'r>) -> R) -> R::Runs {
-        step::scan(self.recording, Location::caller(), name, (None, false), step)
+        step::scan(self.recording, Location::caller(), name, Over::default(), step)
     }
 
     /// A loop over time from the last step to the first.
     #[track_caller]
     pub fn scan_reverse<R: StepResult<'r>>(&self, name: &str, step: impl FnOnce(&Step<'r>) -> R) -> R::Runs {
-        step::scan(self.recording, Location::caller(), name, (None, true), step)
+        step::scan(self.recording, Location::caller(), name, Over { reverse: true, ..Over::default() }, step)
+    }
+
+    /// A loop written out over a list of values of the batch, one step for each of them: the outputs are a list too,
+    /// and nothing in the program has a time axis. The step is recorded once and copied, so all copies share its
+    /// weights; they are called as those of a [`scan`](Recorder::scan) of this name.
+    ///
+    /// ```
+    /// # use retrograd_compiler::{ir::{Program, Shape}, record::{Expr, concat}};
+    /// let program = Program::record("three_steps", |p| {
+    ///     let inputs = ["a", "b", "c"].map(|name| p.input(name, 5)); // three of f32[B, 5]
+    ///     let run = p.static_rnn("rnn", &inputs, |s, x| {
+    ///         let h = s.state("h", 4);
+    ///         s.next(h, s.affine("cell", concat([h, x]), 4).tanh())
+    ///     });
+    ///     assert_eq!(run.all().len(), 3); // of f32[B, 4]
+    ///     p.output("last", run.state("h"));
+    /// })?;
+    /// assert_eq!(program.parameters.len(), 2);
+    /// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+    /// ```
+    #[track_caller]
+    pub fn static_rnn(
+        &self,
+        name: &str,
+        inputs: &[Expr<'r>],
+        step: impl FnOnce(&Step<'r>, Expr<'r>) -> Expr<'r>,
+    ) -> Unrolled<'r> {
+        step::unrolled(self.recording, Location::caller(), name, inputs, step)
     }
 
     /// A named result of each run.

@@ -3,7 +3,8 @@
 use std::panic::Location;
 
 use super::Site;
-use super::expr::Expr;
+use super::expr::{Expr, Operand};
+use super::recorder::TimeAxis;
 use crate::error::RecordErrorKind as Kind;
 use crate::ir::{Binary, Extent, Op, Type};
 
@@ -70,6 +71,36 @@ impl<'r> Expr<'r> {
     #[track_caller]
     pub fn masked_mean_time(self, mask: Expr<'r>) -> Expr<'r> {
         self.over_rows(Location::caller(), "masked_mean_time", Extent::Batch, Some(mask), true)
+    }
+
+    /// Mean over all rows of a sequence but padding: over each sample's own steps, and over samples.
+    /// See [`TimeAxis::lengths`].
+    #[track_caller]
+    pub fn mean_over(self, time: TimeAxis<'r>) -> Expr<'r> {
+        self.over_own_steps(Location::caller(), "mean_over", time, true)
+    }
+
+    /// Sum over all rows of a sequence but padding.
+    #[track_caller]
+    pub fn sum_over(self, time: TimeAxis<'r>) -> Expr<'r> {
+        self.over_own_steps(Location::caller(), "sum_over", time, false)
+    }
+
+    fn over_own_steps(self, site: Site, name: &'static str, time: TimeAxis<'r>, mean: bool) -> Expr<'r> {
+        let Some((x, ty)) = self.floats_here(site, name) else { return self.poisoned() };
+        if ty.extent != Extent::Time(time.number()) {
+            let rule = "it goes over the steps of a sequence on this axis, and this is none";
+            return self.fail(site, Kind::BadExtent { op: name, given: ty, rule });
+        }
+        let Some(own) = time.own_steps() else { return x.over_rows(site, name, Extent::Shared, None, mean) };
+        // Chosen, not multiplied: padding may have no number for a loss.
+        let zero = Operand::Number(0.0);
+        let sum = own.pointwise(site, Op::Select, &[x.into(), zero]).apply(site, Op::SumRows(Extent::Shared), &[]);
+        if !mean {
+            return sum;
+        }
+        let count = own.apply(site, Op::SumRows(Extent::Shared), &[]);
+        sum.pointwise(site, Op::Binary(Binary::Div), &[count.into()])
     }
 
     /// The last step of a sequence: `[T, B, ..] → [B, ..]`.

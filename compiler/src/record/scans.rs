@@ -8,6 +8,16 @@ use crate::error::{Place, RecordErrorKind as Kind};
 use crate::ir::scan::Port;
 use crate::ir::{Axis, Carry, Extent, Graph, Op, Scan, Value};
 
+/// What a scan runs over.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Over {
+    /// `None`: that of the first sequence it reads.
+    pub axis: Option<Axis>,
+    pub reverse: bool,
+    /// A sequence on the axis: 1 at the steps that are a sample's own, 0 past its end.
+    pub mask: Option<Value>,
+}
+
 /// A scan's body while it is recorded.
 pub(super) struct Body {
     pub frame: usize,
@@ -15,6 +25,10 @@ pub(super) struct Body {
     /// Known from the start, or from the first sequence that is read.
     axis: Option<Axis>,
     reverse: bool,
+    /// Where samples end: 1 at steps that are a sample's own, 0 past its end.
+    mask: Option<Value>,
+    /// What a loop that is written out reads at each step, in the program's graph.
+    list: Option<Vec<Value>>,
     /// How many of the scopes are around the scan; states are named by the rest.
     depth: usize,
     pub captures: Vec<(Value, Port)>,
@@ -35,12 +49,17 @@ pub(super) struct Recorded {
     pub name: String,
     /// Its node; `None` until the body is closed.
     node: Option<Value>,
+    /// The mask of its body.
+    mask: Option<Value>,
     outputs: Vec<Output>,
 }
 
 /// A value that a step gave out.
 struct Output {
     value: Value,
+    site: Site,
+    /// The state that has it as its next value.
+    state: Option<usize>,
     /// Zero for a state that remembers it, where [`Recording::last`] may need one.
     zero: Option<Value>,
     all: Option<Value>,
@@ -50,7 +69,7 @@ struct Output {
 impl Recording {
     /// Opens a body. The number of the scan, or `None` within another scan: then nothing is recorded until
     /// [`close`](Recording::close).
-    pub fn open(&self, site: Site, name: &str, axis: Option<Axis>, reverse: bool) -> Option<usize> {
+    pub fn open(&self, site: Site, name: &str, over: Over) -> Option<usize> {
         self.with(|state| {
             state.check_name(site, name);
             state.scopes.push(name.to_string());
@@ -60,17 +79,24 @@ impl Recording {
                 state.silent += 1;
                 return None;
             }
-            state.scans.push(Recorded { name: name.to_string(), node: None, outputs: Vec::new() });
+            state.scans.push(Recorded { name: name.to_string(), node: None, mask: None, outputs: Vec::new() });
             state.body = Some(Body {
                 frame: state.scans.len(),
                 graph: Graph::new(),
-                axis,
-                reverse,
+                axis: over.axis,
+                reverse: over.reverse,
+                mask: None,
+                list: None,
                 depth: state.scopes.len(),
                 captures: Vec::new(),
                 each: Vec::new(),
                 states: Vec::new(),
             });
+            if let Some(leaf) = over.mask.and_then(|mask| state.at(site, mask)) {
+                let body = state.body.as_mut().expect("just opened");
+                body.each[0].1.name = "mask".to_string();
+                body.mask = Some(leaf.value);
+            }
             Some(state.scans.len() - 1)
         })
     }
@@ -82,7 +108,7 @@ impl Recording {
             let value = state.widen(site, value, Extent::Batch)?;
             let frame = state.body.as_ref()?.frame;
             let outputs = &mut state.scans[frame - 1].outputs;
-            outputs.push(Output { value, zero: None, all: None, last: None });
+            outputs.push(Output { value, site, state: None, zero: None, all: None, last: None });
             Some(outputs.len() - 1)
         })
     }
@@ -137,6 +163,12 @@ impl State {
             return None;
         }
         let ty = self.program.ty(v).clone();
+        if self.body.as_ref().is_some_and(|body| body.list.is_some()) {
+            let hint =
+                "this loop is written out over a list of values and has no time axis: join the list's to read more";
+            self.fail(site, Kind::NotASequence { given: ty, hint });
+            return None;
+        }
         let Extent::Time(axis) = ty.extent else {
             let hint = "it is the same at every step: use it as it is";
             self.fail(site, Kind::NotASequence { given: ty, hint });
@@ -220,9 +252,70 @@ impl State {
         Some(self.here(value))
     }
 
+    /// Makes the open body read a list, one value a step; the leaf that reads it.
+    pub fn read_list(&mut self, site: Site, list: Vec<Value>) -> Option<Local> {
+        if self.silent > 0 {
+            return None;
+        }
+        let ty = list.first().map(|&v| self.program.ty(v).clone())?;
+        let body = self.body.as_mut()?;
+        body.graph.location = Some(site);
+        let leaf = body.graph.leaf(Op::Each(0), ty);
+        body.list = Some(list);
+        Some(Local { frame: body.frame, value: leaf })
+    }
+
+    /// Writes the open body out into the program's graph, once for each value of its list: the outputs, and the
+    /// states after the last step.
+    pub fn write_out(&mut self, output: Option<Value>) -> (Vec<Value>, Vec<(String, Value)>) {
+        self.scopes.pop();
+        if self.silent > 0 {
+            self.silent -= 1;
+            return Default::default();
+        }
+        let body = self.body.take().expect("closed once");
+        let scan = self.scans[body.frame - 1].name.clone();
+        for state in body.states.iter().filter(|s| s.next.is_none()) {
+            self.fail(state.made, Kind::NoNext { scan: scan.clone(), name: state.name.clone() });
+        }
+        let (Some(list), Some(output)) = (body.list, output) else { return Default::default() };
+        let next: Vec<Value> = body.states.iter().map(|s| s.next.map_or(s.leaf, |(v, _)| v)).collect();
+        let needed = body.graph.reachable(next.iter().copied().chain([output]));
+        let mut states: Vec<Value> = body.states.iter().map(|s| s.initial).collect();
+        let mut outputs = Vec::new();
+        // What a step computes of nothing that changes is computed once.
+        let mut map: Vec<Option<Value>> = vec![None; body.graph.len()];
+        let mut changes = vec![false; body.graph.len()];
+        for x in list {
+            for v in body.graph.values().filter(|v| needed[v.index()]) {
+                let node = body.graph.node(v);
+                changes[v.index()] =
+                    matches!(node.op, Op::Each(_) | Op::Carry(_)) || node.operands.iter().any(|o| changes[o.index()]);
+                if map[v.index()].is_some() && !changes[v.index()] {
+                    continue;
+                }
+                let graph = &mut self.program.graph;
+                graph.location = node.location;
+                let operands: Vec<Value> = node.operands.iter().filter_map(|o| map[o.index()]).collect();
+                map[v.index()] = Some(match node.op {
+                    Op::Each(_) => x,
+                    Op::Carry(i) => states[i],
+                    Op::Capture(i) => body.captures[i].0,
+                    Op::Constant(c) => graph.constant(c, node.ty.clone()),
+                    ref op => graph.add(op.clone(), &operands),
+                });
+            }
+            let at = |v: Value| map[v.index()].expect("all that is needed has been copied");
+            outputs.push(at(output));
+            states = next.iter().map(|&v| at(v)).collect();
+        }
+        let names = body.states.into_iter().map(|s| s.name);
+        (outputs, names.zip(states).collect())
+    }
+
     /// Makes the open body a scan node of the program.
     fn close(&mut self, site: Site) {
-        let body = self.body.take().expect("closed once");
+        let mut body = self.body.take().expect("closed once");
         let recorded = body.frame - 1;
         let name = self.scans[recorded].name.clone();
         if body.axis.is_none() && self.program.axes.is_empty() {
@@ -239,17 +332,25 @@ impl State {
         operands.extend(body.captures.iter().chain(&body.each).map(|(v, _)| v));
         operands.extend(body.states.iter().map(|s| s.initial));
         // A state without its next value stays as it is: the error is noted, and the rest can be checked.
-        let carries: Vec<Carry> = body
-            .states
-            .into_iter()
-            .map(|s| Carry { name: s.name, value: s.leaf, next: s.next.map_or(s.leaf, |(v, _)| v) })
-            .collect();
+        let states = std::mem::take(&mut body.states).into_iter();
+        let mut carries: Vec<Carry> =
+            states.map(|s| Carry { name: s.name, value: s.leaf, next: s.next.map_or(s.leaf, |(v, _)| v) }).collect();
         let graph = &mut self.program.graph;
         graph.location = Some(site);
-        if body.reverse {
-            for output in &mut self.scans[recorded].outputs {
-                if carries.iter().all(|c| c.next != output.value) {
-                    output.zero = Some(graph.constant(0.0, body.graph.ty(output.value).clone()));
+        for output in &mut self.scans[recorded].outputs {
+            output.state = carries.iter().position(|c| c.next == output.value);
+            if output.state.is_none() && (body.reverse || body.mask.is_some()) {
+                output.zero = Some(graph.constant(0.0, body.graph.ty(output.value).clone()));
+            }
+        }
+        let mut integers = Vec::new();
+        if let Some(mask) = body.mask {
+            self.scans[recorded].mask = Some(mask);
+            for carry in carries.iter_mut().filter(|c| c.next != c.value) {
+                if body.graph.is_float(carry.next) {
+                    carry.next = held(&mut body.graph, site, mask, carry.next, carry.value);
+                } else {
+                    integers.push((format!("state `{}`", carry.name), body.graph.ty(carry.value).clone()));
                 }
             }
         }
@@ -260,6 +361,9 @@ impl State {
         scan.carries = carries;
         let node = graph.add(Op::Scan(Box::new(scan)), &operands);
         self.scans[recorded].node = Some(node);
+        for (what, given) in integers {
+            self.fail(site, Kind::IntegerPastEnd { what, given });
+        }
     }
 
     fn scan(&mut self, node: Value) -> &mut Scan {
@@ -276,14 +380,26 @@ impl State {
 
     /// A yield is added to the scan when it is first asked for, so that what nobody reads is not written.
     fn all(&mut self, site: Site, scan: usize, output: usize) -> Option<Value> {
-        let node = self.scans[scan].node?;
-        let Output { value, all, .. } = self.scans[scan].outputs[output];
+        let (node, mask) = (self.scans[scan].node?, self.scans[scan].mask);
+        let Output { value, state, site: given_out, all, .. } = self.scans[scan].outputs[output];
         if all.is_some() {
             return all;
         }
         let s = self.scan(node);
-        let state = s.carries.iter().find(|c| c.next == value).map(|c| c.name.clone());
-        let name = state.unwrap_or_else(|| "y".to_string());
+        let name = state.map_or_else(|| "y".to_string(), |i| s.carries[i].name.clone());
+        let value = match mask {
+            None => value,
+            Some(mask) if s.body.is_float(value) => {
+                s.body.location = Some(given_out);
+                let zero = s.body.scalar(0.0);
+                s.body.add(Op::Select, &[mask, value, zero])
+            }
+            Some(_) => {
+                let given = s.body.ty(value).clone();
+                self.fail(site, Kind::IntegerPastEnd { what: "output".to_string(), given });
+                return None;
+            }
+        };
         s.yields.push(Port { name, value });
         let position = s.yields.len() - 1;
         let all = self.result(site, node, Op::Yield(position));
@@ -292,20 +408,28 @@ impl State {
     }
 
     /// The last value of the state that has the output as its next value; else the last row block of its sequence.
-    /// In reverse the last step is step 0, which `last` does not give: a state is added that remembers the output.
+    /// In reverse the last step is step 0, and with lengths each sample has its own, neither of which `last` gives: a
+    /// state is added that remembers the output.
     fn last(&mut self, site: Site, scan: usize, output: usize) -> Option<Value> {
-        let node = self.scans[scan].node?;
-        let Output { value, zero, last, .. } = self.scans[scan].outputs[output];
+        let (node, mask) = (self.scans[scan].node?, self.scans[scan].mask);
+        let Output { value, mut state, zero, last, .. } = self.scans[scan].outputs[output];
         if last.is_some() {
             return last;
         }
         let s = self.scan(node);
-        let mut state = s.carries.iter().position(|c| c.next == value);
         if let (None, Some(zero)) = (state, zero) {
             let ty = s.body.ty(value).clone();
             s.body.location = Some(site);
-            let leaf = s.body.leaf(Op::Carry(s.carries.len()), ty);
-            s.carries.push(Carry { name: "y".to_string(), value: leaf, next: value });
+            let leaf = s.body.leaf(Op::Carry(s.carries.len()), ty.clone());
+            let next = match mask {
+                None => value,
+                Some(mask) if ty.is_float() => held(&mut s.body, site, mask, value, leaf),
+                Some(_) => {
+                    self.fail(site, Kind::IntegerPastEnd { what: "output".to_string(), given: ty });
+                    return None;
+                }
+            };
+            s.carries.push(Carry { name: "y".to_string(), value: leaf, next });
             state = Some(s.carries.len() - 1);
             self.program.graph.extend_operands(node, &[zero]);
         }
@@ -320,4 +444,10 @@ impl State {
         self.scans[scan].outputs[output].last = Some(last);
         Some(last)
     }
+}
+
+/// A state's next value: past a sample's end, the state as it is.
+fn held(body: &mut Graph, site: Site, mask: Value, next: Value, state: Value) -> Value {
+    body.location = Some(site);
+    body.add(Op::Select, &[mask, next, state])
 }

@@ -4,11 +4,13 @@ use std::ops::Deref;
 use std::panic::Location;
 
 use super::Site;
+use super::declare::list_names;
 use super::expr::{Expr, Value};
 use super::recording::Recording;
+use super::scans::Over;
 use super::scope::Scope;
 use crate::error::RecordErrorKind as Kind;
-use crate::ir::{Extent, Shape, Type};
+use crate::ir::{self, Extent, Shape, Type};
 
 /// One step of a scan while it is recorded.
 ///
@@ -170,13 +172,14 @@ pub struct Run<'r> {
 }
 
 impl<'r> Run<'r> {
-    /// The value at every step: `[T, B, ..]`.
+    /// The value at every step: `[T, B, ..]`; 0 past a sample's end, in a scan with [lengths](super::TimeAxis::lengths).
     #[track_caller]
     pub fn all(self) -> Expr<'r> {
         self.output(Location::caller(), Recording::all)
     }
 
-    /// The value at the last step that ran: `[B, ..]`. That is step T − 1, or step 0 of a scan in reverse.
+    /// The value at the last step that ran: `[B, ..]`. That is step T − 1, or step 0 of a scan in reverse; with
+    /// [lengths](super::TimeAxis::lengths), each sample's own last step instead of T − 1.
     #[track_caller]
     pub fn last(self) -> Expr<'r> {
         self.output(Location::caller(), Recording::last)
@@ -214,15 +217,97 @@ impl<'r> States<'r> {
     }
 }
 
+/// A loop written out over a list, one copy of the step for each of its values: see
+/// [`static_rnn`](super::Recorder::static_rnn).
+#[derive(Clone)]
+pub struct Unrolled<'r> {
+    recording: &'r Recording,
+    outputs: Vec<Expr<'r>>,
+    /// `None` where the loop was a mistake.
+    states: Option<Vec<(String, Expr<'r>)>>,
+}
+
+impl<'r> Unrolled<'r> {
+    /// The value at every step.
+    pub fn all(&self) -> &[Expr<'r>] {
+        &self.outputs
+    }
+
+    /// The value at the last step.
+    pub fn last(&self) -> Expr<'r> {
+        self.outputs.last().copied().unwrap_or_else(|| self.recording.make(|_| None))
+    }
+
+    /// A state after the last step, by its name. See [`Run::state`].
+    #[track_caller]
+    pub fn state(&self, name: &str) -> Expr<'r> {
+        let site = Location::caller();
+        let Some(states) = &self.states else { return self.recording.make(|_| None) };
+        match states.iter().find(|(n, _)| n == name) {
+            Some((_, state)) => *state,
+            None => {
+                let known = list_names("states", states.iter().map(|(n, _)| n.as_str()));
+                self.recording.fail(site, Kind::UnknownName { name: name.to_string(), known })
+            }
+        }
+    }
+}
+
+/// Records a loop written out over a list.
+pub(super) fn unrolled<'r>(
+    recording: &'r Recording,
+    site: Site,
+    name: &str,
+    inputs: &[Expr<'r>],
+    step: impl FnOnce(&Step<'r>, Expr<'r>) -> Expr<'r>,
+) -> Unrolled<'r> {
+    let poisoned = || Unrolled { recording, outputs: vec![recording.make(|_| None); inputs.len()], states: None };
+    if inputs.is_empty() {
+        recording.fail(site, Kind::NothingToJoin { op: "static_rnn" });
+        return poisoned();
+    }
+    let list: Vec<Option<ir::Value>> = inputs.iter().map(|&x| recording.outer(site, x)).collect();
+    let list: Option<Vec<ir::Value>> = list.into_iter().collect();
+    let list = list.and_then(|list| {
+        let types: Vec<Type> = recording.with(|s| list.iter().map(|&v| s.program.ty(v).clone()).collect());
+        let alike = types.iter().all(|t| t.at(Extent::Batch) == types[0].at(Extent::Batch));
+        if !alike || types.iter().any(|t| matches!(t.extent, Extent::Time(_))) {
+            let rule = "it takes a list of values of one shape, one row a sample each and none a sequence".to_string();
+            recording.fail(site, ir::TypeError { op: "static_rnn".to_string(), given: types, rule });
+            return None;
+        }
+        Some(list)
+    });
+    let list = list.and_then(|list| {
+        // Within a step the program's graph is not the one that is recorded: opening says so.
+        let wide = |v| recording.with(|s| if s.body.is_none() { s.widen(site, v, Extent::Batch) } else { Some(v) });
+        list.into_iter().map(wide).collect::<Option<Vec<_>>>()
+    });
+    recording.open(site, name, Over::default());
+    let x = recording.make(|state| state.read_list(site, list?));
+    let y = step(&Step::new(recording), x);
+    let y = recording.local(site, y.into());
+    let (outputs, states) = recording.with(|state| {
+        let y = y.and_then(|y| state.widen(site, y, Extent::Batch));
+        state.write_out(y)
+    });
+    if outputs.is_empty() {
+        return poisoned();
+    }
+    let outer = |value| recording.make(|_| Some(Value { frame: 0, value }));
+    let states = states.into_iter().map(|(name, value)| (name, outer(value))).collect();
+    Unrolled { recording, outputs: outputs.into_iter().map(outer).collect(), states: Some(states) }
+}
+
 /// Records a scan.
 pub(super) fn scan<'r, R: StepResult<'r>>(
     recording: &'r Recording,
     site: Site,
     name: &str,
-    (axis, reverse): (Option<crate::ir::Axis>, bool),
+    over: Over,
     step: impl FnOnce(&Step<'r>) -> R,
 ) -> R::Runs {
-    let scan = recording.open(site, name, axis, reverse);
+    let scan = recording.open(site, name, over);
     let result = step(&Step::new(recording));
     let runs = result.runs(&mut |e| {
         let output = e.and_then(|e| recording.give_out(site, e));

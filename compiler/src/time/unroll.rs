@@ -27,6 +27,35 @@ pub enum UnrollError {
     },
 }
 
+impl Program {
+    /// The program written out over this many steps of each of its time axes: a flat graph in which every step has the
+    /// same parameters. See [`unroll`], which does it for one axis.
+    ///
+    /// ```
+    /// use retrograd_compiler::{ir::Program, record::concat};
+    /// let program = Program::record("rnn", |p| {
+    ///     let x = p.sequence("x", 3);
+    ///     let run = p.scan("rnn", |s| {
+    ///         let h = s.state("h", 2);
+    ///         s.next(h, s.affine("cell", concat([h, s.at(x)]), 2).tanh())
+    ///     });
+    ///     p.minimize(run.last().square().mean());
+    /// })?;
+    /// let flat = program.unroll(5)?;
+    /// assert_eq!((flat.inputs.len(), flat.parameters.len()), (5, 2));
+    /// assert!(flat.to_svg().starts_with("<svg"));
+    /// let joint = flat.backward()?; // as good as `program.backward()?.unroll(5)`
+    /// # assert!(joint.output("d.rnn.cell.w").is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`unroll`].
+    pub fn unroll(&self, steps: usize) -> Result<Program, UnrollError> {
+        self.time_axes().into_iter().try_fold(self.clone(), |program, axis| unroll(&program, axis, steps))
+    }
+}
+
 /// What a value became.
 #[derive(Clone)]
 enum Steps {

@@ -1,0 +1,71 @@
+//! From recording to ready to train, for each library cell at 512 units: median of several compiles.
+//!
+//! `cargo bench --bench compile_time -- [--units N] [--layers N]`. Nothing depends on how long sequences are or how
+//! large batches: neither is known when compiling.
+
+use std::time::Instant;
+
+use clap::Parser;
+use retrograd::cells;
+use retrograd::prelude::*;
+use retrograd::runtime::optimizer::Adam;
+use retrograd::runtime::train::Training;
+
+#[derive(Parser)]
+struct Options {
+    /// Units of each layer.
+    #[arg(long, default_value_t = 512)]
+    units: usize,
+    /// Layers, each in a scope of its own.
+    #[arg(long, default_value_t = 1)]
+    layers: usize,
+    /// Compiles of each cell.
+    #[arg(long, default_value_t = 7)]
+    repeat: usize,
+    /// What cargo passes to every bench.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+type Cell = for<'r> fn(&Step<'r>, Expr<'r>, usize) -> Expr<'r>;
+
+fn main() {
+    let options = Options::parse();
+    let cells: [(&str, Cell); 8] = [
+        ("rnn", cells::rnn),
+        ("rnn_split", cells::rnn_split),
+        ("lstm", cells::lstm),
+        ("gru", cells::gru),
+        ("peephole_lstm", cells::peephole_lstm),
+        ("layer_norm_lstm", cells::layer_norm_lstm),
+        ("mgu", cells::mgu),
+        ("min_gru", cells::min_gru),
+    ];
+    for (name, cell) in cells {
+        let mut times = Vec::new();
+        let mut stages = String::new();
+        for _ in 0..options.repeat.max(1) {
+            let started = Instant::now();
+            let program = Program::record(name, |p| {
+                let (x, target) = (p.sequence("x", options.units), p.labels_sequence("target"));
+                let run = p.scan("net", |s| {
+                    (0..options.layers).fold(s.at(x), |below, layer| {
+                        s.scope(&format!("layer{layer}"), |s| cell(s, below, options.units))
+                    })
+                });
+                p.minimize(p.affine("readout", run.all(), 64).cross_entropy(target));
+            });
+            let program = program.expect("library cells record");
+            let trainer = program.trainer(Adam::new(1e-3)).clip_norm(5.0).compile().expect("it compiles here");
+            times.push(started.elapsed());
+            let texts: Vec<String> = trainer
+                .compile_times()
+                .iter()
+                .map(|(stage, t)| format!("{stage} {:.1}", t.as_secs_f64() * 1e3))
+                .collect();
+            stages = texts.join(", ");
+        }
+        times.sort();
+        println!("{name:16} {:7.1} ms   ({stages})", times[times.len() / 2].as_secs_f64() * 1e3);
+    }
+}
