@@ -83,10 +83,12 @@ samples! {
     Op::Unary(Unary::Log1p) => [(unary(Unary::Log1p), [float(B, 3)])],
     Op::Unary(Unary::Tanh) => [(unary(Unary::Tanh), [float(T, [2, 3])])],
     Op::Unary(Unary::Sigmoid) => [(unary(Unary::Sigmoid), [float(B, 3)])],
+    Op::Unary(Unary::Silu) => [(unary(Unary::Silu), [float(B, 3)])],
     Op::Unary(Unary::Softplus) => [(unary(Unary::Softplus), [float(B, 3)])],
     Op::Unary(Unary::Relu) => [(unary(Unary::Relu), [float(B, 3)])],
     Op::Unary(Unary::Erf) => [(unary(Unary::Erf), [float(B, 3)])],
     Op::Unary(Unary::NormalCdf) => [(unary(Unary::NormalCdf), [float(B, 3)])],
+    Op::Unary(Unary::Gelu) => [(unary(Unary::Gelu), [float(B, 3)])],
     Op::Unary(Unary::Sin) => [(unary(Unary::Sin), [float(B, 3)])],
     Op::Unary(Unary::Cos) => [(unary(Unary::Cos), [float(B, 3)])],
     Op::Unary(Unary::Powi(_)) =>

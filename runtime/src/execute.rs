@@ -79,6 +79,8 @@ pub struct Executor<E: Float> {
     own: Vec<UnsafeCell<Own<E>>>,
     /// Parameters have changed since constant stages ran.
     stale: bool,
+    /// Every run changes parameters, in place or by copy.
+    updates_parameters: bool,
     /// Time spent in each unit, where it is asked for.
     times: Option<Vec<Duration>>,
 }
@@ -94,6 +96,8 @@ impl<E: Float> Executor<E> {
         let own = (0..threads.max(1))
             .map(|_| UnsafeCell::new(Own { scratch: Memory::new(scratch), product: Vec::new() }))
             .collect();
+        let plan = &compiled.plan;
+        let updates_parameters = plan.updates.iter().any(|(_, _, p)| *p) || plan.writes_parameters();
         let mut this = Executor {
             memory: compiled.plan.slots.iter().map(|_| Memory::new(0)).collect(),
             compiled,
@@ -103,6 +107,7 @@ impl<E: Float> Executor<E> {
             team: Team::new(threads.max(1)),
             own,
             stale: true,
+            updates_parameters,
             times: None,
         };
         // Parameters must have their memory before any run.
@@ -220,15 +225,11 @@ impl<E: Float> Executor<E> {
                 times[u] += started.elapsed();
             }
         }
-        self.stale = false;
+        self.stale = self.updates_parameters;
         for i in 0..compiled.plan.updates.len() {
             let (value, port, parameter) = &compiled.plan.updates[i];
             let ports = if *parameter { &compiled.plan.parameters } else { &compiled.plan.inputs };
             self.copy_port(&value.spans[0], &ports[*port].spans[0], value.extent);
-        }
-        // Updates may have replaced parameters, in place or by copy.
-        if compiled.plan.updates.iter().any(|(_, _, p)| *p) || compiled.plan.writes_parameters() {
-            self.stale = true;
         }
     }
 

@@ -24,9 +24,11 @@ fn unary(f: Function) -> Unary {
         Function::Log1p => Unary::Log1p,
         Function::Tanh => Unary::Tanh,
         Function::Sigmoid => Unary::Sigmoid,
+        Function::Silu => Unary::Silu,
         Function::Softplus => Unary::Softplus,
         Function::Erf => Unary::Erf,
         Function::NormalCdf => Unary::NormalCdf,
+        Function::Gelu => Unary::Gelu,
         Function::Sin => Unary::Sin,
         Function::Cos => Unary::Cos,
     }

@@ -211,7 +211,7 @@ impl<E: Float> Session<E> {
     pub(crate) fn write_input(&mut self, i: usize, values: &[E]) -> Result<(), RunError> {
         let compiled = Arc::clone(self.compiled());
         let port = &compiled.plan.inputs[i];
-        self.check_input(port, false, values.len())?;
+        self.check_input(i, false, values.len())?;
         fill(&mut self.executor, port, values.iter().copied());
         Ok(())
     }
@@ -220,7 +220,7 @@ impl<E: Float> Session<E> {
     pub(crate) fn write_input_i32(&mut self, i: usize, values: &[i32]) -> Result<(), RunError> {
         let compiled = Arc::clone(self.compiled());
         let port = &compiled.plan.inputs[i];
-        self.check_input(port, true, values.len())?;
+        self.check_input(i, true, values.len())?;
         if let Some(bound) = self.program.inputs[i].bound {
             let view = ArrayViewD::from_shape(IxDyn(&[values.len()]), values).expect("one dimension");
             feed::check_range(&port.name, &view, bound)?;
@@ -229,22 +229,24 @@ impl<E: Float> Session<E> {
         Ok(())
     }
 
-    fn check_input(&self, port: &Port, integer: bool, len: usize) -> Result<(), RunError> {
-        let input = self.program.input(&port.name).expect("the plan's inputs are the program's");
-        let expected = self.program.ty(input.value).clone();
+    fn check_input(&self, i: usize, integer: bool, len: usize) -> Result<(), RunError> {
+        let port = &self.compiled().plan.inputs[i];
         if port.integer != integer {
             let given = if integer { DType::I32 } else { DType::F32 };
+            let expected = self.program.ty(self.program.inputs[i].value).clone();
             return Err(RunError::WrongDType { input: port.name.clone(), given, expected });
         }
-        let shape = self.shape(port);
-        if shape.iter().product::<usize>() != len {
-            return Err(RunError::WrongLength { input: port.name.clone(), shape, length: len });
+        if port.shape.iter().product::<usize>() * self.executor.sizes().rows(port.extent) != len {
+            return Err(RunError::WrongLength { input: port.name.clone(), shape: self.shape(port), length: len });
         }
         Ok(())
     }
 
     /// Binds to sizes; what is carried from run to run comes along if the batch stays the same.
     pub(crate) fn bind(&mut self, sizes: &Sizes) {
+        if self.executor.sizes() == sizes {
+            return;
+        }
         let ports: Vec<Port> = self
             .carried
             .iter()

@@ -86,10 +86,12 @@ table! {
     Op::Unary(Unary::Log1p) => unary(Unary::Log1p, Positive),
     Op::Unary(Unary::Tanh) => unary(Unary::Tanh, Float),
     Op::Unary(Unary::Sigmoid) => unary(Unary::Sigmoid, Float),
+    Op::Unary(Unary::Silu) => unary(Unary::Silu, Float),
     Op::Unary(Unary::Softplus) => unary(Unary::Softplus, Float),
     Op::Unary(Unary::Relu) => unary(Unary::Relu, Float),
     Op::Unary(Unary::Erf) => unary(Unary::Erf, Float),
     Op::Unary(Unary::NormalCdf) => unary(Unary::NormalCdf, Float),
+    Op::Unary(Unary::Gelu) => unary(Unary::Gelu, Float),
     Op::Unary(Unary::Sin) => unary(Unary::Sin, Float),
     Op::Unary(Unary::Cos) => unary(Unary::Cos, Float),
     Op::Unary(Unary::Powi(_)) => {

@@ -32,6 +32,8 @@ pub enum Unary {
     Tanh,
     /// 1 / (1 + e⁻ˣ)
     Sigmoid,
+    /// x·σ(x), −0 at −∞
+    Silu,
     /// ln(1 + eˣ)
     Softplus,
     /// max(x, 0)
@@ -40,6 +42,8 @@ pub enum Unary {
     Erf,
     /// Φ(x) = ½ erfc(−x/√2), the standard normal distribution function
     NormalCdf,
+    /// x·Φ(x), −0 at −∞
+    Gelu,
     /// Sine
     Sin,
     /// Cosine

@@ -559,8 +559,12 @@ impl Scope {
 /// The op of a name that says all.
 fn plain(word: &str) -> Option<Op> {
     use Binary::{Add, Div, Eq, Ge, Gt, Le, Lt, Max, Min, Mul, Ne, Pow, Sub};
-    use Unary::{Abs, Cos, Erf, Exp, Expm1, Ln, Log1p, Neg, NormalCdf, Relu, Sigmoid, Sign, Sin, Softplus, Sqrt, Tanh};
-    let unary = [Neg, Abs, Sign, Sqrt, Exp, Expm1, Ln, Log1p, Tanh, Sigmoid, Softplus, Relu, Erf, NormalCdf, Sin, Cos];
+    use Unary::{Abs, Cos, Erf, Exp, Expm1, Gelu, Ln, Log1p, Neg, NormalCdf};
+    use Unary::{Relu, Sigmoid, Sign, Silu, Sin, Softplus, Sqrt, Tanh};
+    let unary = [
+        Neg, Abs, Sign, Sqrt, Exp, Expm1, Ln, Log1p, Tanh, Sigmoid, Silu, Softplus, Relu, Erf, NormalCdf, Gelu, Sin,
+        Cos,
+    ];
     let binary = [Add, Sub, Mul, Div, Pow, Min, Max, Gt, Ge, Lt, Le, Eq, Ne];
     let others =
         [Op::Select, Op::StopGradient, Op::ToFloat, Op::Dot, Op::DotNt, Op::DotTn, Op::Gather, Op::Argmax, Op::Last];

@@ -75,9 +75,11 @@ impl KernelOp {
                     | Unary::Log1p
                     | Unary::Tanh
                     | Unary::Sigmoid
+                    | Unary::Silu
                     | Unary::Softplus
                     | Unary::Erf
                     | Unary::NormalCdf
+                    | Unary::Gelu
                     | Unary::Sin
                     | Unary::Cos
             ),

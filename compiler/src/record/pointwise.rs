@@ -34,6 +34,8 @@ unary! {
     sigmoid Sigmoid;
     /// max(x, 0); its derivative at 0 is 0.
     relu Relu;
+    /// x·σ(x), also called swish. Elfwing et al. (2018), "Sigmoid-weighted linear units". At −∞ it is its limit, −0.
+    silu Silu;
     /// ln(1 + eˣ)
     softplus Softplus;
     /// Sine.
@@ -48,6 +50,9 @@ unary! {
     erf Erf;
     /// Φ(x) = ½ erfc(−x/√2), the distribution function of the standard normal.
     normal_cdf NormalCdf;
+    /// x·Φ(x), with the normal distribution function itself, not its tanh approximation. Hendrycks & Gimpel (2016),
+    /// "Gaussian error linear units". At −∞ it is its limit, −0.
+    gelu Gelu;
 }
 
 macro_rules! binary {

@@ -10,7 +10,19 @@ fn sigmoid(x: f64) -> f64 {
     if x < 0.0 { e / (1.0 + e) } else { 1.0 / (1.0 + e) }
 }
 
-/// ln(1 + e^x), likewise.
+/// x σ(x). Below zero e^x is multiplied on as the square of e^(x/2), so that the
+/// result may be normal where e^x is not, and underflows gradually.
+fn silu(x: f64) -> f64 {
+    if x >= 0.0 {
+        return x * sigmoid(x);
+    }
+    // Below, the result is zero.
+    let x = if x < -800.0 { -800.0 } else { x };
+    let h = (0.5 * x).exp();
+    x * h / (1.0 + h * h) * h
+}
+
+/// ln(1 + e^x) from e^−|x|, like σ.
 fn softplus(x: f64) -> f64 {
     let l = (-x.abs()).exp().ln_1p();
     if x < 0.0 { l } else { x + l }
@@ -30,6 +42,13 @@ fn normal_cdf(x: f64) -> f64 {
     let lost = (-x).mul_add(std::f64::consts::FRAC_1_SQRT_2, -a) - x * REST;
     let slope = std::f64::consts::FRAC_2_SQRT_PI * (-a * a).exp();
     0.5 * (y - slope * lost)
+}
+
+/// x Φ(x). Relatively accurate as long as Φ(x) is normal, down to −37.5.
+fn gelu(x: f64) -> f64 {
+    // Below, Φ is zero.
+    let x = if x < -40.0 { -40.0 } else { x };
+    x * normal_cdf(x)
 }
 
 macro_rules! entries {
@@ -52,9 +71,11 @@ mod entry {
         log1p = f64::ln_1p;
         tanh = f64::tanh;
         sigmoid = super::sigmoid;
+        silu = super::silu;
         softplus = super::softplus;
         erf = libm::erf;
         normal_cdf = super::normal_cdf;
+        gelu = super::gelu;
         sin = f64::sin;
         cos = f64::cos;
     }
@@ -68,7 +89,21 @@ mod entry {
 
     pub static TABLE: super::Table<f64> = super::Table {
         name: "scalar",
-        unary: [exp as super::Unary<f64>, expm1, ln, log1p, tanh, sigmoid, softplus, erf, normal_cdf, sin, cos],
+        unary: [
+            exp as super::Unary<f64>,
+            expm1,
+            ln,
+            log1p,
+            tanh,
+            sigmoid,
+            silu,
+            softplus,
+            erf,
+            normal_cdf,
+            gelu,
+            sin,
+            cos,
+        ],
         binary: [pow as super::Binary<f64>],
     };
 }

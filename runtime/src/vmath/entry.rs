@@ -85,7 +85,7 @@ macro_rules! isa {
 
             isa!(@unary $fma, [$($features)?],
                 exp Exp, expm1 Expm1, ln Ln, log1p Log1p, tanh Tanh, sigmoid Sigmoid,
-                softplus Softplus, erf Erf, normal_cdf NormalCdf, sin Sin, cos Cos);
+                silu Silu, softplus Softplus, erf Erf, normal_cdf NormalCdf, gelu Gelu, sin Sin, cos Cos);
 
             $(#[target_feature(enable = $features)])?
             unsafe extern "C" fn pow(x: *const f32, z: *const f32, y: *mut f32, n: usize) {
@@ -96,8 +96,8 @@ macro_rules! isa {
             pub static TABLE: Table<f32> = Table {
                 name: $name,
                 unary: [
-                    exp as Unary<f32>, expm1, ln, log1p, tanh, sigmoid, softplus, erf,
-                    normal_cdf, sin, cos,
+                    exp as Unary<f32>, expm1, ln, log1p, tanh, sigmoid, silu, softplus,
+                    erf, normal_cdf, gelu, sin, cos,
                 ],
                 binary: [pow as Binary<f32>],
             };

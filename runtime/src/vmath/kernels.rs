@@ -149,15 +149,22 @@ fn expm1_reduced<const FMA: bool>(r: f32) -> f32 {
     fma::<FMA>(r * r, q, r)
 }
 
-/// e^x for −105 ≤ x ≤ 90. The power of two goes on in two halves: the first never
-/// leaves the normal range, so the second rounds once, into the subnormals or to
-/// infinity as the case may be.
+/// e^x for −110 ≤ x ≤ 90 as a product whose first factor is far inside the normal
+/// range and whose second is a power of two: multiplying rounds once, into the
+/// subnormals or to infinity as the case may be.
 #[inline(always)]
-fn exp_in_range<const FMA: bool>(x: f32) -> f32 {
+fn exp_halves<const FMA: bool>(x: f32) -> (f32, f32) {
     // Twice 127, so that the halves have theirs.
     let (n, r) = split_exp::<FMA, 254>(x);
     let half = n >> 1;
-    exp_reduced::<FMA>(pow2(half), r) * pow2(n.wrapping_sub(half))
+    (exp_reduced::<FMA>(pow2(half), r), pow2(n.wrapping_sub(half)))
+}
+
+/// e^x for −110 ≤ x ≤ 90.
+#[inline(always)]
+fn exp_in_range<const FMA: bool>(x: f32) -> f32 {
+    let (e, s) = exp_halves::<FMA>(x);
+    e * s
 }
 
 /// e^−|x|.
@@ -296,6 +303,27 @@ impl Elementwise for Sigmoid {
     }
 }
 
+pub(super) struct Silu;
+impl Elementwise for Silu {
+    #[inline(always)]
+    fn at<const FMA: bool>(x: f32) -> f32 {
+        // At -110 the result is zero, and so is it below: (-110) e^-110 is less than half
+        // the least subnormal.
+        let x = if x < -110.0 { -110.0 } else { x };
+        let a = -x.abs();
+        let (e, s) = exp_halves::<FMA>(if a < -110.0 { -110.0 } else { a });
+        let h = e * s;
+        let h = h / (1.0 + h);
+        // As in the sigmoid, with x on t before the last power of two.
+        let (t, s) = if x < 0.0 { (x * e, s) } else { (x, 1.0) };
+        let y = fma::<FMA>(-t, h, t) * s;
+        // What is taken from x above 20 does not show, but from infinity it does; and the
+        // sum loses the sign of a zero.
+        let y = if x > 20.0 { x } else { y };
+        y.copysign(x)
+    }
+}
+
 pub(super) struct Softplus;
 impl Elementwise for Softplus {
     #[inline(always)]
@@ -351,6 +379,16 @@ impl Elementwise for NormalCdf {
     #[inline(always)]
     fn at<const FMA: bool>(x: f32) -> f32 {
         normal_cdf_64::<FMA>(x) as f32
+    }
+}
+
+pub(super) struct Gelu;
+impl Elementwise for Gelu {
+    #[inline(always)]
+    fn at<const FMA: bool>(x: f32) -> f32 {
+        // From here down the result is less than half the least subnormal.
+        let t = if x < -14.5 { -14.5 } else { x };
+        (f64::from(t) * normal_cdf_64::<FMA>(t)) as f32
     }
 }
 

@@ -37,7 +37,7 @@ const SPECIAL: [f32; 32] = [
 ];
 
 /// Places where a method, a clamp or the kind of the result changes.
-const THRESHOLDS: [f32; 26] = [
+const THRESHOLDS: [f32; 29] = [
     0.0,
     1e-10,
     0.346_573_6,
@@ -55,6 +55,7 @@ const THRESHOLDS: [f32; 26] = [
     14.17,
     14.5,
     16.635_532,
+    17.33,
     20.0,
     87.336_55,
     88.722_84,
@@ -62,6 +63,8 @@ const THRESHOLDS: [f32; 26] = [
     90.0,
     103.972_08,
     105.0,
+    108.66,
+    110.0,
     1_048_576.0,
     3.0e38,
 ];
@@ -121,7 +124,7 @@ fn zeros_keep_their_signs() {
     use Function::*;
     let x: Vec<f32> = (0..16).map(|i| if i % 2 == 0 { 0.0 } else { -0.0 }).collect();
     for table in Table::<f32>::all_supported() {
-        for f in [Expm1, Log1p, Tanh, Erf, Sin] {
+        for f in [Expm1, Log1p, Tanh, Silu, Erf, Gelu, Sin] {
             for (x, y) in x.iter().zip(apply(table.unary(f), &x)) {
                 assert_eq!(x.to_bits(), y.to_bits(), "{} of {x} on {}", f.name(), table.name);
             }
@@ -165,6 +168,8 @@ fn limits() {
         (Tanh, -30.0, -1.0),
         (Sigmoid, INF, 1.0),
         (Sigmoid, -INF, 0.0),
+        (Silu, INF, INF),
+        (Silu, 1e30, 1e30),
         (Softplus, INF, INF),
         (Softplus, -INF, 0.0),
         (Softplus, 1e30, 1e30),
@@ -173,10 +178,17 @@ fn limits() {
         (NormalCdf, INF, 1.0),
         (NormalCdf, -INF, 0.0),
         (NormalCdf, -1e30, 0.0),
+        (Gelu, INF, INF),
+        (Gelu, 1e30, 1e30),
     ];
     for table in Table::<f32>::all_supported() {
         for (f, x, y) in cases {
             assert_eq!(apply(table.unary(f), &[x; 16]), [y; 16], "{} of {x} on {}", f.name(), table.name);
+        }
+        // Far below zero they are as small as can be, and negative still.
+        for (f, x) in [(Silu, -110.0), (Silu, -1e30), (Silu, -INF), (Gelu, -15.0), (Gelu, -1e30), (Gelu, -INF)] {
+            let y = apply(table.unary(f), &[x; 16]);
+            assert_eq!(y.map_bits(), [(-0.0f32).to_bits(); 16], "{} of {x} on {}", f.name(), table.name);
         }
         for (f, x) in [(Ln, -1.0), (Ln, -INF), (Log1p, -1.5), (Log1p, -INF), (Sin, INF), (Cos, -INF)] {
             let y = apply(table.unary(f), &[x; 16]);
@@ -243,9 +255,11 @@ fn fused_tables_agree_with_scalar_evaluation() {
         one::<Log1p>,
         one::<Tanh>,
         one::<Sigmoid>,
+        one::<Silu>,
         one::<Softplus>,
         one::<Erf>,
         one::<NormalCdf>,
+        one::<Gelu>,
         one::<Sin>,
         one::<Cos>,
     ];
@@ -333,6 +347,13 @@ fn f64_against_known_values() {
         (Sigmoid, 1e-09, 0.50000000025),
         (Sigmoid, 2.0, 0.8807970779778824),
         (Sigmoid, 30.0, 0.9999999999999064),
+        (Silu, -710.0, -3.1781632202293424e-306),
+        (Silu, -40.0, -1.6993417021166355e-16),
+        (Silu, -1.5, -0.2736382857095345),
+        (Silu, -1e-09, -4.9999999975e-10),
+        (Silu, 0.3, 0.17233275504349768),
+        (Silu, 2.0, 1.7615941559557649),
+        (Silu, 30.0, 29.999999999997193),
         (Softplus, -700.0, 9.85967654375977e-305),
         (Softplus, -40.0, 4.248354255291589e-18),
         (Softplus, -1.5, 0.2014132779827524),
@@ -354,6 +375,13 @@ fn f64_against_known_values() {
         (NormalCdf, -1e-09, 0.49999999960105773),
         (NormalCdf, 0.4, 0.6554217416103242),
         (NormalCdf, 3.0, 0.9986501019683699),
+        (Gelu, -37.0, -2.1184613523340935e-298),
+        (Gelu, -9.7, -1.4622683737458985e-21),
+        (Gelu, -2.2, -0.030587584529696933),
+        (Gelu, -1e-09, -4.999999996010577e-10),
+        (Gelu, 0.4, 0.2621686966441297),
+        (Gelu, 2.0, 1.9544997361036416),
+        (Gelu, 9.0, 9.0),
         (Sin, -355.0, 3.014435335948845e-05),
         (Sin, 1e-09, 1e-09),
         (Sin, 0.7, 0.644217687237691),
@@ -386,11 +414,13 @@ fn f64_special_values() {
         (Tanh, -INF, -1.0),
         (Sigmoid, -INF, 0.0),
         (Sigmoid, INF, 1.0),
+        (Silu, INF, INF),
         (Softplus, -INF, 0.0),
         (Softplus, INF, INF),
         (Erf, -INF, -1.0),
         (NormalCdf, -INF, 0.0),
         (NormalCdf, INF, 1.0),
+        (Gelu, INF, INF),
         (NormalCdf, 0.0, 0.5),
         (Cos, 0.0, 1.0),
     ];
@@ -398,8 +428,11 @@ fn f64_special_values() {
     for (f, x, y) in cases {
         assert_eq!(apply(table.unary(f), &[x; 8]), [y; 8], "{} of {x}", f.name());
     }
-    for f in [Expm1, Log1p, Tanh, Erf, Sin] {
+    for f in [Expm1, Log1p, Tanh, Silu, Erf, Gelu, Sin] {
         assert!(apply(table.unary(f), &[-0.0; 8]).iter().all(|y| y.to_bits() == (-0.0f64).to_bits()));
+    }
+    for (f, x) in [(Silu, -1e30), (Silu, -INF), (Gelu, -1e30), (Gelu, -INF)] {
+        assert!(apply(table.unary(f), &[x; 8]).iter().all(|y| y.to_bits() == (-0.0f64).to_bits()), "{}", f.name());
     }
     for f in Function::ALL {
         assert!(apply(table.unary(f), &[f64::NAN; 8]).iter().all(|y| y.is_nan()), "{}", f.name());

@@ -116,13 +116,27 @@ pub static SIGMOID: Row = unary(
     }),
     |_, a| {
         let (x, e) = (a[0].re, (-a[0].re.abs()).exp());
-        let y = if x >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) };
-        a[0].chain(y, e / (1.0 + e).powi(2))
+        a[0].chain(logistic(x), e / (1.0 + e).powi(2))
+    },
+);
+/// (x·σ)′ = σ·(1 + x·(1 − σ)): by x alone, so that a loop's derivative needs no second value of it.
+pub static SILU: Row = unary(
+    "silu",
+    scaled!(|g, x, y| {
+        let sigmoid = g.unary(Unary::Sigmoid, x);
+        let rest = g.scalar_minus(1.0, sigmoid);
+        let inner = g.binary(Binary::Mul, x, rest);
+        let inner = g.with_scalar(Binary::Add, inner, 1.0);
+        g.binary(Binary::Mul, sigmoid, inner)
+    }),
+    |_, a| {
+        let (x, e) = (a[0].re, (-a[0].re.abs()).exp());
+        a[0].chain(gated(x, logistic(x)), logistic(x) + x * (e / (1.0 + e).powi(2)))
     },
 );
 pub static SOFTPLUS: Row = unary("softplus", scaled!(|g, x, y| g.unary(Unary::Sigmoid, x)), |_, a| {
     let (x, e) = (a[0].re, (-a[0].re.abs()).exp());
-    a[0].chain(x.max(0.0) + e.ln_1p(), if x >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) })
+    a[0].chain(x.max(0.0) + e.ln_1p(), logistic(x))
 });
 pub static RELU: Row = unary("relu", scaled!(|g, x, y| g.with_scalar(Binary::Gt, x, 0.0)), |_, a| {
     if a[0].re < 0.0 { Dual::new(0.0) } else { a[0].chain(a[0].re, flag(a[0].re > 0.0)) }
@@ -144,9 +158,21 @@ pub static NORMAL_CDF: Row = unary(
         let bell = bell(g, x, 0.5);
         g.with_scalar(Binary::Mul, bell, FRAC_1_SQRT_TAU)
     }),
+    |_, a| a[0].chain(normal_cdf(a[0].re), normal_density(a[0].re)),
+);
+/// (x·Φ)′ = Φ + x·φ
+pub static GELU: Row = unary(
+    "gelu",
+    scaled!(|g, x, y| {
+        let bell = bell(g, x, 0.5);
+        let density = g.with_scalar(Binary::Mul, bell, FRAC_1_SQRT_TAU);
+        let slope = g.binary(Binary::Mul, x, density);
+        let cdf = g.unary(Unary::NormalCdf, x);
+        g.binary(Binary::Add, cdf, slope)
+    }),
     |_, a| {
         let x = a[0].re;
-        a[0].chain(0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2), FRAC_1_SQRT_TAU * (-0.5 * x * x).exp())
+        a[0].chain(gated(x, normal_cdf(x)), normal_cdf(x) + x * normal_density(x))
     },
 );
 pub static SIN: Row =
@@ -178,6 +204,25 @@ pub static POWI: Row = unary(
 );
 
 const FRAC_1_SQRT_TAU: f64 = 0.398_942_280_401_432_7;
+
+/// σ(x) from e^−|x|, which does not overflow.
+fn logistic(x: f64) -> f64 {
+    let e = (-x.abs()).exp();
+    if x >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) }
+}
+
+fn normal_cdf(x: f64) -> f64 {
+    0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2)
+}
+
+fn normal_density(x: f64) -> f64 {
+    FRAC_1_SQRT_TAU * (-0.5 * x * x).exp()
+}
+
+/// x times a factor that vanishes at −∞ faster than x grows: there the limit, −0.
+fn gated(x: f64, factor: f64) -> f64 {
+    if x == f64::NEG_INFINITY { -0.0 } else { x * factor }
+}
 
 /// e^(−s·x²)
 fn bell(g: &mut Graph, x: Value, s: f64) -> Value {
