@@ -68,7 +68,7 @@ struct Builder {
     buffers: Vec<Buffer>,
     row_counts: Vec<(BufferId, Extent)>,
     /// Packed matrices by what is packed.
-    packs: HashMap<(Matrix2, usize, usize), BufferId>,
+    packs: HashMap<(Matrix, usize, usize), BufferId>,
     /// Stages that must run before the loop that is being planned.
     before_loop: Vec<Stage>,
     /// Buffers that hold parameters.
@@ -80,8 +80,6 @@ impl Default for Target {
         Target { panel: 16, float_size: 4 }
     }
 }
-
-type Matrix2 = (BufferId, usize, usize, usize);
 
 /// One graph on its way.
 struct Scope<'g> {
@@ -575,7 +573,8 @@ impl Builder {
             _ => (dims[0], strides[0], strides[1]),
         };
         let offset = home.offset + view.offset + first * n_stride;
-        let key = ((home.buffer, offset, k_stride, n_stride), k, n);
+        let from = Matrix { buffer: home.buffer, offset, k_stride, n_stride };
+        let key = (from, k, n);
         if let Some(&packed) = self.packs.get(&key) {
             return (packed, k);
         }
@@ -584,7 +583,6 @@ impl Builder {
         let keep = if constant { Keep::Always } else { Keep::Run };
         let name = format!("{}.packed", self.buffers[home.buffer.0].name);
         let into = self.buffer(&name, Rows::One, panels * self.target.panel * k, keep);
-        let from = Matrix { buffer: home.buffer, offset, k_stride, n_stride };
         let work = Work::Pack { from, k, n, into, k_total: k, k_offset: 0 };
         let mut pack = stage(&name, Domain::Shared, work);
         pack.constant = constant;

@@ -160,7 +160,7 @@ pub struct Span {
 }
 
 /// A matrix within a shared row: element (k, n) is at `offset + k·k_stride + n·n_stride`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Matrix {
     /// The buffer's one row.
     pub buffer: BufferId,
