@@ -96,29 +96,9 @@ impl Size {
     }
 }
 
-/// Multiply-adds a second on registers alone, times two.
-fn peak() -> f64 {
-    let kernels = Kernels::<f32>::detect();
-    let mut best = 0.0f64;
-    // A product whose operands stay in the first cache is within a few percent of registers; take the best of many.
-    let (m, k, n) = (48usize, 64usize, 4 * kernels.nr);
-    let a = vec![0.5f32; m * k];
-    let b = vec![0.25f32; k * n];
-    let mut c = vec![0.0f32; m * n];
-    for _ in 0..200 {
-        let started = Instant::now();
-        let turns = 20;
-        for _ in 0..turns {
-            kernels.product(&a, &b, &mut c, m, k, n);
-        }
-        best = best.max((2 * m * k * n * turns) as f64 / started.elapsed().as_secs_f64());
-    }
-    best
-}
-
 fn main() {
     let options = Options::parse();
-    let peak = peak();
+    let peak = Kernels::<f32>::detect().peak();
     for text in &options.sizes {
         let Some(size) = Size::parse(text) else {
             eprintln!("`{text}` is not CELL,B,T,I,H");

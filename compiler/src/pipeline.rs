@@ -57,6 +57,8 @@ pub fn compile(
 pub fn lower(program: &Program) -> Program {
     let program = simplify::erase_stop_gradient(program);
     let hoisted = time::hoist(&program);
-    debug_assert_eq!(hoisted.verify(), Ok(()), "the passes keep programs well formed");
-    hoisted
+    debug_assert_eq!(hoisted.verify(), Ok(()), "hoisting keeps programs well formed");
+    let rotated = time::rotate(&hoisted);
+    debug_assert_eq!(rotated.verify(), Ok(()), "rotating keeps programs well formed");
+    rotated
 }

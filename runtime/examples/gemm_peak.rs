@@ -127,6 +127,8 @@ fn product<E: Real>(kernels: &Kernels<E>, m: usize, k: usize, n: usize, transpos
         m,
         panels,
         accumulate: 0,
+        hints: std::ptr::null(),
+        hint_count: 0,
     };
     // SAFETY: the matrices above; the kernels are supported.
     best::<E>(2.0 * (m * k * n) as f64, || unsafe { (kernels.gemm)(&call) })

@@ -522,6 +522,8 @@ impl<E: Float> Run<'_, E> {
                             m: *m,
                             panels,
                             accumulate: 0,
+                            hints: std::ptr::null(),
+                            hint_count: 0,
                         };
                         (self.kernels.gemm)(&call);
                         let out = slice_mut(self.address::<E>(into, t, r), m * n);

@@ -10,7 +10,7 @@
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{
-    AbiParam, BlockArg, Endianness, Function, InstBuilder, MemFlagsData, SigRef, Signature, StackSlotData,
+    AbiParam, BlockArg, Endianness, Function, InstBuilder, MemFlagsData, SigRef, Signature, StackSlot, StackSlotData,
     StackSlotKind, Type, Value, types,
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
@@ -19,7 +19,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use super::levels::{Levels, Manner, in_register, schedule};
 use super::{KernelTable, Precision};
 use crate::ir::op::{Binary, Unary};
-use crate::plan::{Kernel, KernelNode, KernelOp, Read, Source, Tile};
+use crate::plan::{At, Kernel, KernelNode, KernelOp, Read, Source, Tile};
 
 /// Rows of a tile: a multiple of the micro-kernel's.
 const TILE_ROWS: usize = 24;
@@ -56,6 +56,8 @@ pub fn kernel(
         Precision::F64 => types::F64,
     };
     let lanes = 16 / size;
+    let bases_bytes = (kernel.strides.len() * 8).max(8) as u32;
+    let bases = b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, bases_bytes, 3));
     let mut e = Emit {
         vector: lane.by(lanes as u32).expect("128 bits"),
         lane,
@@ -66,18 +68,20 @@ pub fn kernel(
         table,
         fma,
         scratch: p[1],
-        bases: Vec::new(),
+        bases,
         unary,
         binary,
         gemm,
         b,
     };
-    for i in 0..kernel.strides.len() {
-        let base = e.load_i64(p[0], (i * 16) as i32);
-        let step = e.load_i64(p[0], (i * 16 + 8) as i32);
-        let moved = e.b.ins().imul(step, p[2]);
-        let base = e.b.ins().iadd(base, moved);
-        e.bases.push(base);
+    for (i, (access, _)) in kernel.strides.iter().enumerate() {
+        let mut base = e.load_i64(p[0], (i * 16) as i32);
+        if matches!(access.at, At::Step(_)) {
+            let step = e.load_i64(p[0], (i * 16 + 8) as i32);
+            let moved = e.b.ins().imul(step, p[2]);
+            base = e.b.ins().iadd(base, moved);
+        }
+        e.b.ins().stack_store(types::I64, base, bases, (i * 8) as i32);
     }
     match &kernel.tile {
         Some(tile) => e.tile(tile, p[3], p[4], p[5], p[6]),
@@ -111,8 +115,9 @@ struct Emit<'a, 'f> {
     lanes: usize,
     size: i64,
     scratch: Value,
-    /// For each access, the address of row 0 at this step.
-    bases: Vec<Value>,
+    /// For each access, the address of row 0 at this step. They wait in memory: as values they would be computed again
+    /// wherever they are used, inside the innermost loops too, since Cranelift moves what is pure to its uses.
+    bases: StackSlot,
     unary: SigRef,
     binary: SigRef,
     gemm: SigRef,
@@ -203,9 +208,14 @@ impl Emit<'_, '_> {
         if a.at == crate::plan::At::Shared { 0 } else { stride as i64 * self.size }
     }
 
+    /// Address of row 0 of an access at this step.
+    fn base(&mut self, access: usize) -> Value {
+        self.b.ins().stack_load(types::I64, types::I64, self.bases, (access * 8) as i32)
+    }
+
     /// Address of feature 0 of a row of an access.
     fn row(&mut self, access: usize, row: Value) -> Value {
-        let base = self.bases[access];
+        let base = self.base(access);
         match self.stride(access) {
             0 => base,
             stride => {
@@ -344,7 +354,19 @@ impl Emit<'_, '_> {
         let product = &tile.products[i];
         let panel = self.table.panel as i64;
         let segments = self.slot(product.segments.len() * 32);
-        let call = self.slot(11 * 8);
+        let call = self.slot(13 * 8);
+        // Each product asks for its part of what the pointwise work needs.
+        let hinted: Vec<(usize, usize)> = self.hints(tile).into_iter().skip(i).step_by(tile.products.len()).collect();
+        let hints = self.slot(hinted.len() * 16);
+        for (h, &(access, offset)) in hinted.iter().enumerate() {
+            let base = self.row(access, row);
+            let base = self.plus(base, offset as i64 * self.size);
+            let column = self.times(first, panel * self.size);
+            let base = self.b.ins().iadd(base, column);
+            let stride = self.int(self.stride(access) / self.size);
+            self.b.ins().stack_store(types::I64, base, hints, (h * 16) as i32);
+            self.b.ins().stack_store(types::I64, stride, hints, (h * 16 + 8) as i32);
+        }
         for (s, &(read, offset, k)) in product.segments.iter().enumerate() {
             let a = self.row(read, row);
             let a = self.plus(a, offset as i64 * self.size);
@@ -357,7 +379,10 @@ impl Emit<'_, '_> {
         let count = self.int(product.segments.len() as i64);
         let b_panel = product.k as i64 * panel;
         let offset = self.times(first, b_panel * self.size);
-        let packed = self.b.ins().iadd(self.bases[product.read], offset);
+        let packed = {
+            let base = self.base(product.read);
+            self.b.ins().iadd(base, offset)
+        };
         let c = self.plus(self.scratch, self.levels.products[i] as i64);
         let fields = [
             pointer,
@@ -371,6 +396,8 @@ impl Emit<'_, '_> {
             m,
             panels,
             self.int(0),
+            self.b.ins().stack_addr(types::I64, hints, 0),
+            self.int(hinted.len() as i64),
         ];
         for (field, value) in fields.into_iter().enumerate() {
             self.b.ins().stack_store(types::I64, value, call, (field * 8) as i32);
@@ -378,6 +405,25 @@ impl Emit<'_, '_> {
         let argument = self.b.ins().stack_addr(types::I64, call, 0);
         let callee = self.int(self.table.gemm as i64);
         self.b.ins().call_indirect(self.gemm, callee, &[argument]);
+    }
+
+    /// Rows that the pointwise work behind the products reads or writes: (access, first element).
+    fn hints(&self, tile: &Tile) -> Vec<(usize, usize)> {
+        let kernel = self.kernel;
+        let mut all: Vec<(usize, usize)> = Vec::new();
+        for node in &kernel.nodes {
+            all.extend(node.reads.iter().filter_map(|read| match read.source {
+                Source::Memory(a) if read.is_flat(&node.dims) && !read.is_scalar() => Some((a, read.offset)),
+                _ => None,
+            }));
+            all.extend(node.stores.iter().map(|&(w, offset)| (kernel.reads + w, offset)));
+        }
+        all.extend(tile.stores.iter().map(|&(_, w, offset)| (kernel.reads + w, offset)));
+        // One row for all is in the cache.
+        all.retain(|&(a, _)| kernel.strides[a].0.at != At::Shared);
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     fn slot(&mut self, bytes: usize) -> cranelift_codegen::ir::StackSlot {

@@ -200,7 +200,7 @@ impl Builder {
     }
 
     fn buffer(&mut self, name: &str, rows: Rows, len: usize, keep: Keep) -> BufferId {
-        let stride = self.target.padded(len);
+        let stride = if rows == Rows::One { self.target.padded(len) } else { self.target.stride(len) };
         self.buffers.push(Buffer { name: name.to_string(), rows, stride, integer: false, keep, slot: usize::MAX });
         BufferId(self.buffers.len() - 1)
     }
@@ -651,7 +651,10 @@ impl Builder {
         }
         let mut turn: Vec<(Home, Home, usize, Extent, String)> = Vec::new();
         for (i, carry) in scan.carries.iter().enumerate() {
-            let (now, next) = (inner.homes[&carry.value], yield_homes[scan.yields.len() + i].0);
+            let (now, mut next) = (inner.homes[&carry.value], yield_homes[scan.yields.len() + i].0);
+            if now.buffer != next.buffer && self.replaces(&inner, &scan, i) {
+                next = now;
+            }
             self.claim(&mut inner, carry.next, next, &carry.name, &mut late);
             if now.buffer != next.buffer {
                 let ty = scan.body.ty(carry.value);
@@ -692,6 +695,31 @@ impl Builder {
             outer.homes.insert(r, home);
         }
         Loop { name: scan.name, axis: scan.axis, reverse: scan.reverse, stages }
+    }
+
+    /// Whether a state's next value can be written over the present one: nothing reads that any more by then, or does
+    /// so element by element on the way to the next value.
+    fn replaces(&self, inner: &Scope, scan: &Scan, i: usize) -> bool {
+        let (groups, graph) = (&inner.groups, inner.groups.graph);
+        let (now, next) = (scan.carries[i].value, scan.carries[i].next);
+        let Some(own) = groups.group_of[next.index()] else { return false };
+        let n = graph.ty(now).shape.len();
+        let roots = scan.roots();
+        let is_last = roots.iter().filter(|&&v| v == next).count() == 1
+            && roots.iter().all(|&v| groups.view(v).base != now)
+            && groups.class[next.index()] == Class::Pointwise
+            && !inner.homes.contains_key(&next);
+        let leads_there = graph.reachable([next]);
+        let is_read = |&(reader, operand): &(Value, usize)| {
+            let operand = graph.operands(reader)[operand];
+            let shape = &graph.ty(operand).shape;
+            let flat = groups.view(operand).is_dense(shape) && shape.len() == n;
+            let on_the_way = flat && groups.class[reader.index()] == Class::Pointwise && leads_there[reader.index()];
+            groups.group_of[reader.index()].is_some_and(|at| at < own || (at == own && on_the_way))
+        };
+        is_last
+            && self.is_flat(inner, own, &groups.groups[own]) == Some(n)
+            && groups.readers[now.index()].iter().all(is_read)
     }
 
     /// Memory of states and yields. For each yield, then each carry: where the body writes it, and where the outside

@@ -36,6 +36,8 @@ mod vector;
 #[cfg(test)]
 mod tests;
 
+use std::time::Instant;
+
 pub use pack::{PackB, pack_b};
 pub use reduce::{ReduceProduct, ReduceRows, reduce_product, reduce_rows};
 
@@ -70,6 +72,19 @@ pub struct GemmCall<E> {
     pub panels: usize,
     /// 0 for `C = A·B`, 1 for `C += A·B`.
     pub accumulate: usize,
+    /// Memory laid out like C that will be wanted when this product is done.
+    pub hints: *const Hint<E>,
+    pub hint_count: usize,
+}
+
+/// Memory that whoever asked for a product will read or write next, element for element of C: row m of panel p is at
+/// `base + m·row + p·nr` elements. Its cache lines are asked for while the product is computed, which hides their
+/// way from memory behind arithmetic. Rows that lie far apart are not foreseen by the hardware.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Hint<E> {
+    pub base: *const E,
+    pub row: usize,
 }
 
 /// Computes one [`GemmCall`].
@@ -99,7 +114,14 @@ pub struct Kernels<E: 'static> {
     pub gemm: GemmFn<E>,
     /// The product with A stored in tiles, for [`reduce_product`].
     tiled: TiledFn<E>,
+    /// Multiply-adds on registers, in rounds of [`PEAK_SUMS`] vectors; gives something of the sums.
+    rounds: unsafe extern "C" fn(usize) -> E,
+    /// Elements of a vector.
+    lanes: usize,
 }
+
+/// Independent sums of the loop that [`Kernels::peak`] measures: more than latency × pipes of any machine so far.
+const PEAK_SUMS: usize = 12;
 
 impl<E: Element> Kernels<E> {
     /// The fastest kernels this machine can run.
@@ -159,6 +181,13 @@ macro_rules! candidate {
             // SAFETY: the caller's promise; the features are enabled here.
             unsafe { tile::drive::<$vector, true, $vectors>(&*call, a_tile, hint, hint_k) }
         }
+        /// # Safety
+        /// The machine has the instruction set.
+        $(#[target_feature(enable = $features)])?
+        unsafe extern "C" fn rounds(n: usize) -> $element {
+            // SAFETY: the features are enabled here.
+            unsafe { vector::rounds::<$vector, PEAK_SUMS>(n) }
+        }
         Candidate {
             supported: $supported,
             kernels: Kernels {
@@ -166,6 +195,8 @@ macro_rules! candidate {
                 nr: $vectors * <$vector as vector::Vector>::LANES,
                 gemm,
                 tiled,
+                rounds,
+                lanes: <$vector as vector::Vector>::LANES,
             },
         }
     }};
@@ -213,6 +244,24 @@ element!(f32, __m512, __m256, float32x4_t);
 element!(f64, __m512d, __m256d, float64x2_t);
 
 impl<E: Element> Kernels<E> {
+    /// Multiply-adds a second of one core, two flops each, on registers alone: what no product can exceed. The best
+    /// of some tries, of about 20 ms in all: a machine that has other work to do gives less.
+    ///
+    /// ```
+    /// use retrograd_runtime::gemm::Kernels;
+    /// assert!(Kernels::<f32>::detect().peak() > 1e8);
+    /// ```
+    pub fn peak(&self) -> f64 {
+        let rounds = 20_000;
+        let rate = |_| {
+            let started = Instant::now();
+            // SAFETY: kernels are handed out for machines that can run them.
+            std::hint::black_box(unsafe { (self.rounds)(rounds) });
+            (2 * PEAK_SUMS * self.lanes * rounds) as f64 / started.elapsed().as_secs_f64()
+        };
+        (0..500).map(rate).fold(0.0, f64::max)
+    }
+
     /// `C = A·B` on one thread: A row-major `[m, k]`, B packed in panels of [`nr`](Kernels::nr) columns, C in panels of
     /// `[m, nr]` like it. `n` is a multiple of `nr`.
     ///
@@ -233,6 +282,8 @@ impl<E: Element> Kernels<E> {
             m,
             panels: n / self.nr,
             accumulate: 0,
+            hints: std::ptr::null(),
+            hint_count: 0,
         };
         // SAFETY: the slices cover what the call names, and C is borrowed alone.
         unsafe { (self.gemm)(&call) };

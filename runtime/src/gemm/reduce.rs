@@ -177,6 +177,8 @@ unsafe fn reduce_block<E: Element>(
                 m: rows.len(),
                 panels: group,
                 accumulate: usize::from(job.accumulate || start > 0),
+                hints: std::ptr::null(),
+                hint_count: 0,
             };
             panel += group;
             // The rows of B that will be packed next. They lie far apart, so waiting for them then
@@ -307,6 +309,8 @@ pub unsafe fn reduce_rows<E: Element>(kernels: &Kernels<E>, job: &ReduceRows<E>,
             m: 1,
             panels,
             accumulate: usize::from(job.accumulate || start > 0),
+            hints: std::ptr::null(),
+            hint_count: 0,
         };
         // SAFETY: whole panels inside the columns, over rows that exist.
         unsafe { (kernels.gemm)(&call) };

@@ -80,7 +80,20 @@ impl<E: Real> Product<E> {
 
     /// The product's rows `rows` and panels `panels`; the rest of C as it was.
     fn run(&self, kernels: &Kernels<E>, accumulate: bool, rows: Range<usize>, panels: Range<usize>) -> Vec<E> {
+        self.run_hinted(kernels, accumulate, rows, panels, 0)
+    }
+
+    /// As [`run`](Product::run), with some hints: each is as large as C.
+    fn run_hinted(
+        &self,
+        kernels: &Kernels<E>,
+        accumulate: bool,
+        rows: Range<usize>,
+        panels: Range<usize>,
+        hints: usize,
+    ) -> Vec<E> {
         let mut c = self.c.clone();
+        let hints = vec![Hint { base: self.c.as_ptr(), row: self.width(kernels) }; hints];
         let k: usize = self.ks.iter().sum();
         let segments: Vec<Segment<E>> = (0..self.ks.len())
             .map(|s| {
@@ -101,6 +114,8 @@ impl<E: Real> Product<E> {
             m: rows.len(),
             panels: panels.len(),
             accumulate: accumulate.into(),
+            hints: hints.as_ptr(),
+            hint_count: hints.len(),
         };
         // SAFETY: all of the matrices above, and the kernels are supported.
         unsafe { (kernels.gemm)(&call) };
@@ -215,6 +230,23 @@ fn rows_alone_f64() {
 
 /// Both orientations of A and every cut into segments give the same bits.
 #[test]
+fn hints_are_invisible() {
+    for kernels in Kernels::<f32>::all_supported() {
+        for (m, panels, k) in [(1, 3, 70), (7, 2, 9), (31, 3, 900)] {
+            let product = Product::new(kernels, m, panels, &[k], false);
+            let plain = product.run(kernels, false, 0..m, 0..panels);
+            for hints in [1, 3, 11] {
+                assert!(
+                    product.run_hinted(kernels, false, 0..m, 0..panels, hints) == plain,
+                    "{} {m} {k}",
+                    kernels.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn segments_are_invisible() {
     for kernels in Kernels::<f32>::all_supported() {
         let (m, k, panels) = (11, 600, 2);
@@ -242,6 +274,8 @@ fn segments_are_invisible() {
                 m,
                 panels,
                 accumulate: 0,
+                hints: std::ptr::null(),
+                hint_count: 0,
             };
             // SAFETY: all of the matrices above, and the kernels are supported.
             unsafe { (kernels.gemm)(&call) };

@@ -21,11 +21,16 @@
 
 #![expect(clippy::needless_range_loop, reason = "rows, panels and vectors index several arrays and addresses at once")]
 
+use std::ops::Range;
+
 use super::vector::Vector;
 use super::{GemmCall, Segment};
 
 /// Rows of the largest tile.
 pub(super) const TILE_ROWS: usize = 6;
+
+/// Bytes in a cache line.
+const LINE: usize = 64;
 
 /// Bytes of one panel's k-chunk: half of a small first-level data cache.
 const PANEL_BYTES: usize = 16 << 10;
@@ -81,6 +86,8 @@ struct Chunk<'a, E> {
     steps: usize,
     /// Whether the accumulators start from C rather than from zero.
     from_c: bool,
+    /// The call's hints that are followed meanwhile: each chunk has its share.
+    hints: Range<usize>,
 }
 
 /// Where one tile reads and writes: the offset of its rows in A (in elements, the same in every
@@ -89,6 +96,9 @@ struct Corner<E> {
     a_row: usize,
     b: *const E,
     c: *mut E,
+    /// First row and panel.
+    row: usize,
+    panel: usize,
     /// An address to prefetch at each step of k, and how far it then moves.
     hint: *const E,
     hint_k: usize,
@@ -129,6 +139,16 @@ unsafe fn tile<T: Vector, const TILED: bool, const V: usize, const M: usize, con
         // not foresee them, and by the end of this tile they are here.
         for m in 0..M {
             T::prefetch(corner.c.wrapping_add((M + m) * call.c_row));
+        }
+        // One row is in the cache already, or comes in one run.
+        for i in if M > 1 { chunk.hints.clone() } else { 0..0 } {
+            let hint = &*call.hints.add(i);
+            let at = hint.base.wrapping_add(corner.row * hint.row + corner.panel * V * T::LANES);
+            for m in 0..M {
+                for line in (0..P * V * T::LANES).step_by(LINE / size_of::<T::Element>()) {
+                    T::prefetch_near(at.wrapping_add(m * hint.row + line));
+                }
+            }
         }
         while left > 0 {
             let segment = &*place.segment;
@@ -246,11 +266,18 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
     while block < call.m {
         // A block of less than a tile would read all of B for little: the last one takes it along.
         let block_end = if call.m - block <= block_rows + TILE_ROWS { call.m } else { block + block_rows };
-        let mut chunk =
-            Chunk { call, start: Place { segment: call.segments, offset: 0 }, steps: 0, from_c: call.accumulate != 0 };
+        let mut chunk = Chunk {
+            call,
+            start: Place { segment: call.segments, offset: 0 },
+            steps: 0,
+            from_c: call.accumulate != 0,
+            hints: 0..0,
+        };
         let mut k = 0;
         loop {
             chunk.steps = chunk_steps.min(total - k);
+            let share = |k: usize| call.hint_count * k / total.max(1);
+            chunk.hints = share(k)..share(k + chunk.steps);
             let mut panel = 0;
             while panel < call.panels {
                 let panels = at_once.min(call.panels - panel);
@@ -259,6 +286,8 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
                     let left = block_end - m;
                     let rows = if TILED { left.min(TILE_ROWS) } else { next_tile(left) };
                     let corner = Corner {
+                        row: m,
+                        panel,
                         a_row: if TILED { m / TILE_ROWS * a_tile } else { m },
                         b: call.b.wrapping_add(panel * call.b_panel + k * call.b_k),
                         c: call.c.wrapping_add(panel * call.c_panel + m * call.c_row),

@@ -17,7 +17,17 @@ pub(super) trait Vector: Copy {
     unsafe fn splat(value: Self::Element) -> Self;
     /// `self + a * b`, rounded once where the hardware can.
     unsafe fn fma(self, a: Self, b: Self) -> Self;
-    /// Asks for the cache line at an address, which need not be valid, to come closer.
+    /// As [`prefetch`](Vector::prefetch), into the first-level cache.
+    #[inline(always)]
+    fn prefetch_near(_at: *const Self::Element) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: every x86-64 has the instruction, and it cannot fault.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(_at.cast()) };
+        }
+    }
+    /// Asks for the cache line at an address, which need not be valid, to come to the second-level cache.
     #[inline(always)]
     fn prefetch(_at: *const Self::Element) {
         #[cfg(target_arch = "x86_64")]
@@ -26,6 +36,30 @@ pub(super) trait Vector: Copy {
             // SAFETY: every x86-64 has the instruction, and it cannot fault.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(_at.cast()) };
         }
+    }
+}
+
+/// `n` rounds of a multiply-add on each of `SUMS` registers; one element of their sum, so that nothing is left out.
+///
+/// # Safety
+/// The machine has `T`'s instructions.
+#[inline(always)]
+pub(super) unsafe fn rounds<T: Vector, const SUMS: usize>(n: usize) -> T::Element {
+    // SAFETY: the caller's promise; the store is to an array of a vector's length.
+    unsafe {
+        let zero = std::hint::black_box(T::Element::default());
+        let (a, b) = (T::splat(zero), T::splat(zero));
+        let mut sums = [T::splat(zero); SUMS];
+        for _ in 0..n {
+            for sum in &mut sums {
+                *sum = sum.fma(a, b);
+            }
+        }
+        let mut kept = [T::Element::default(); 64];
+        for (i, sum) in sums.iter().enumerate() {
+            sum.store(kept[i..].as_mut_ptr());
+        }
+        std::hint::black_box(kept)[0]
     }
 }
 
