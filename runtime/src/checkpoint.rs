@@ -18,10 +18,11 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ndarray::ArrayD;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{SafeTensors, TensorView};
 
 use crate::error::CheckpointError;
 use crate::init::{FNV_START, fnv1a};
+use crate::tensor::{Item, Tensor};
 
 /// The format that this version writes and reads.
 const FORMAT: &str = "retrograd 1";
@@ -30,90 +31,6 @@ const FAMILY: &str = "retrograd ";
 const FORMAT_KEY: &str = "format";
 const CHECKSUM_KEY: &str = "checksum";
 const NOTE: &str = "note.";
-
-/// A tensor of one of the element types that a run keeps.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Tensor {
-    /// Weights, moments, states.
-    F32(ArrayD<f32>),
-    /// The same of a run in 64 bits.
-    F64(ArrayD<f64>),
-    /// Labels and indices.
-    I32(ArrayD<i32>),
-    /// Counters and seeds.
-    U64(ArrayD<u64>),
-}
-
-/// An element type of a [`Tensor`].
-pub trait Element: Copy + Sized {
-    /// Name in texts.
-    const NAME: &'static str;
-    /// The tensor of such elements.
-    fn wrap(array: ArrayD<Self>) -> Tensor;
-    /// The elements, if they are of this type.
-    fn unwrap(tensor: Tensor) -> Result<ArrayD<Self>, Tensor>;
-}
-
-macro_rules! elements {
-    ($($element:ident $variant:ident),*) => {
-        $(impl Element for $element {
-            const NAME: &'static str = stringify!($element);
-            fn wrap(array: ArrayD<$element>) -> Tensor {
-                Tensor::$variant(array)
-            }
-            fn unwrap(tensor: Tensor) -> Result<ArrayD<$element>, Tensor> {
-                match tensor {
-                    Tensor::$variant(array) => Ok(array),
-                    other => Err(other),
-                }
-            }
-        })*
-
-        impl Tensor {
-            /// Dimensions.
-            pub fn shape(&self) -> &[usize] {
-                match self {
-                    $(Tensor::$variant(a) => a.shape(),)*
-                }
-            }
-
-            /// Name of the element type.
-            pub fn element(&self) -> &'static str {
-                match self {
-                    $(Tensor::$variant(_) => $element::NAME,)*
-                }
-            }
-
-            fn dtype(&self) -> Dtype {
-                match self {
-                    $(Tensor::$variant(_) => Dtype::$variant,)*
-                }
-            }
-
-            /// Elements in row-major order, little-endian.
-            fn bytes(&self) -> Vec<u8> {
-                match self {
-                    $(Tensor::$variant(a) => a.iter().flat_map(|x| x.to_le_bytes()).collect(),)*
-                }
-            }
-
-            /// `None` for element types that are not kept. The view's bytes are as many as its shape asks for.
-            fn from_view(view: &TensorView) -> Option<Tensor> {
-                Some(match view.dtype() {
-                    $(Dtype::$variant => {
-                        let (values, rest) = view.data().as_chunks();
-                        assert!(rest.is_empty(), "safetensors checks the length of tensors");
-                        let values = values.iter().map(|&b| $element::from_le_bytes(b)).collect();
-                        let array = ArrayD::from_shape_vec(view.shape(), values);
-                        Tensor::$variant(array.expect("safetensors checks the length of tensors"))
-                    })*
-                    _ => return None,
-                })
-            }
-        }
-    };
-}
-elements!(f32 F32, f64 F64, i32 I32, u64 U64);
 
 /// Named tensors and notes.
 ///
@@ -151,8 +68,13 @@ impl Checkpoint {
     }
 
     /// Adds a tensor; one of the same name is replaced.
-    pub fn insert<A: Element>(&mut self, name: impl Into<String>, array: ArrayD<A>) {
-        self.tensors.insert(name.into(), A::wrap(array));
+    pub fn insert<A: Item>(&mut self, name: impl Into<String>, array: ArrayD<A>) {
+        self.insert_tensor(name, A::wrap(array));
+    }
+
+    /// As [`insert`](Checkpoint::insert), of whichever element type.
+    pub fn insert_tensor(&mut self, name: impl Into<String>, tensor: Tensor) {
+        self.tensors.insert(name.into(), tensor);
     }
 
     /// Adds a note: anything small that prints and parses back, such as the number of steps.
@@ -174,23 +96,33 @@ impl Checkpoint {
     ///
     /// # Errors
     /// It is not there, or of another element type or shape.
-    pub fn take<A: Element>(&mut self, name: &str, shape: &[usize]) -> Result<ArrayD<A>, CheckpointError> {
+    pub fn take<A: Item>(&mut self, name: &str, shape: &[usize]) -> Result<ArrayD<A>, CheckpointError> {
+        let tensor = self.take_tensor(name, A::NAME, shape)?;
+        Ok(A::unwrap(tensor).expect("of the element type that was asked for"))
+    }
+
+    /// As [`take`](Checkpoint::take), of an element type known by its name alone.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn take_tensor(
+        &mut self,
+        name: &str,
+        expected: &'static str,
+        shape: &[usize],
+    ) -> Result<Tensor, CheckpointError> {
         let (path, name) = (self.path.clone(), name.to_string());
         let Some(tensor) = self.tensors.remove(&name) else {
             return Err(CheckpointError::MissingTensor { path, name });
         };
-        let array = match A::unwrap(tensor) {
-            Ok(array) => array,
-            Err(tensor) => {
-                let (found, expected) = (tensor.element(), A::NAME);
-                return Err(CheckpointError::WrongDType { path, name, found, expected });
-            }
-        };
-        if array.shape() != shape {
-            let (found, expected) = (array.shape().to_vec(), shape.to_vec());
+        if tensor.element() != expected {
+            return Err(CheckpointError::WrongDType { path, name, found: tensor.element(), expected });
+        }
+        if tensor.shape() != shape {
+            let (found, expected) = (tensor.shape().to_vec(), shape.to_vec());
             return Err(CheckpointError::WrongShape { path, name, found, expected });
         }
-        Ok(array)
+        Ok(tensor)
     }
 
     /// Takes a note out.
@@ -351,6 +283,8 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use ndarray::arr0;
+
+    use safetensors::tensor::Dtype;
 
     use super::*;
 

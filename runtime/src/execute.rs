@@ -16,13 +16,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use retrograd_compiler::codegen::RowBase;
-use retrograd_compiler::ir::{Axis, Extent, Sizes};
+use retrograd_compiler::ir::{Axis, Sizes};
 use retrograd_compiler::pipeline::Compiled;
 use retrograd_compiler::plan::{ARENA_SLACK, Access, At, BufferId, Domain, Loop, Port, Rows, Span, Stage, Unit, Work};
 
 use crate::float::Float;
 use crate::gemm::{self, GemmCall, Kernels, PackB, Segment};
 use crate::team::Team;
+use crate::tensor::Item;
 
 /// Rows of the whole sequence that a member takes at a time, so that what a stage reads stays in cache for it.
 const CHUNK: usize = 240;
@@ -229,7 +230,11 @@ impl<E: Float> Executor<E> {
         for i in 0..compiled.plan.updates.len() {
             let (value, port, parameter) = &compiled.plan.updates[i];
             let ports = if *parameter { &compiled.plan.parameters } else { &compiled.plan.inputs };
-            self.copy_port(&value.spans[0], &ports[*port].spans[0], value.extent);
+            if value.integer {
+                self.copy_port::<i32>(value, &ports[*port]);
+            } else {
+                self.copy_port::<E>(value, &ports[*port]);
+            }
         }
     }
 
@@ -243,28 +248,33 @@ impl<E: Float> Executor<E> {
         self.times.as_deref().unwrap_or(&[])
     }
 
-    fn copy_port(&mut self, from: &Span, into: &Span, extent: Extent) {
-        let rows = self.sizes.as_ref().expect("bound").rows(extent);
+    /// Copies the rows of one port to another of the same type.
+    fn copy_port<T: Item>(&self, from: &Port, into: &Port) {
+        check_element::<T, E>(from);
+        check_element::<T, E>(into);
         let run = self.run_state();
-        for r in 0..rows {
-            let (x, y) = (run.address::<E>(from, 0, r), run.address::<E>(into, 0, r));
-            // SAFETY: both rows are within their buffers, which differ.
-            unsafe { std::ptr::copy_nonoverlapping(x, y, from.len) };
+        for r in 0..run.sizes.rows(from.extent) {
+            let x = run.address::<T>(&from.spans[0], 0, r);
+            let y = run.address::<T>(&into.spans[0], 0, r);
+            // SAFETY: both rows are within their buffers, which differ, and hold `len` elements of this type.
+            unsafe { std::ptr::copy_nonoverlapping(x, y, from.spans[0].len) };
         }
     }
 
-    /// Rows of a port, features one behind another, as `f64`-convertible elements.
-    pub fn read<T: Copy>(&self, port: &Port, mut take: impl FnMut(&[T])) {
+    /// The rows of a port, features one behind another. Its elements are of type `T`: `i32` or `E`.
+    pub fn read<T: Item>(&self, port: &Port, mut take: impl FnMut(&[T])) {
+        check_element::<T, E>(port);
         let run = self.run_state();
         let span = &port.spans[0];
         for r in 0..run.sizes.rows(port.extent) {
-            // SAFETY: the plan keeps this row for reading, `len` elements from its address.
+            // SAFETY: the plan keeps this row for reading, `len` elements of type `T` from its address.
             take(unsafe { std::slice::from_raw_parts(run.address::<T>(span, 0, r), span.len) });
         }
     }
 
     /// As [`read`](Executor::read), for writing.
-    pub fn write<T: Copy>(&mut self, port: &Port, mut give: impl FnMut(&mut [T])) {
+    pub fn write<T: Item>(&mut self, port: &Port, mut give: impl FnMut(&mut [T])) {
+        check_element::<T, E>(port);
         let run = self.run_state();
         let span = &port.spans[0];
         for r in 0..run.sizes.rows(port.extent) {
@@ -272,6 +282,12 @@ impl<E: Float> Executor<E> {
             give(unsafe { std::slice::from_raw_parts_mut(run.address::<T>(span, 0, r), span.len) });
         }
     }
+}
+
+/// Memory is untyped: nothing may read integers as floats, or floats as those of another width.
+fn check_element<T: Item, E: Float>(port: &Port) {
+    let holds = if port.integer { i32::NAME } else { E::NAME };
+    assert_eq!(T::NAME, holds, "elements of `{}`", port.name);
 }
 
 fn stage_axis(stage: &Stage) -> Option<Axis> {

@@ -4,10 +4,11 @@ use retrograd_compiler::codegen::{KernelTable, Precision};
 use retrograd_compiler::ir::Unary;
 
 use crate::gemm::{Element, Kernels};
+use crate::tensor::Item;
 use crate::vmath::{BinaryFunction, Function, Table};
 
 /// An element type that programs can be compiled for.
-pub trait Float: Element + Into<f64> {
+pub trait Float: Element + Item + Into<f64> {
     /// Its width.
     const PRECISION: Precision;
     /// The nearest value.

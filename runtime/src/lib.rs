@@ -5,7 +5,7 @@
 //! - [`train`]: a recorded program with an [`optimizer`] and a [`schedule`], compiled once and fed batch after batch;
 //!   and one step at a time, as a stream. Start here;
 //! - [`session`]: any compiled program, in 32 or 64 bits; values go in by name as a [`feed`] and come out by name;
-//! - [`checkpoint`]: what is kept to go on later, in one safetensors file; [`init`]: how parameters start;
+//! - [`checkpoint`]: what is kept to go on later, in one safetensors file of [`tensor`]s; [`init`]: how parameters start;
 //! - [`execute`]: a plan bound to memory, stage after stage; [`team`]: its threads;
 //! - [`gemm`] and [`vmath`]: the routines that generated code calls, for each instruction set; [`float`] hands their
 //!   addresses to the compiler, which knows nothing else of this crate.
@@ -27,3 +27,4 @@ pub mod init;
 pub mod optimizer;
 pub mod schedule;
 pub mod stages;
+pub mod tensor;

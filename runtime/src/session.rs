@@ -6,6 +6,7 @@ use std::time::Duration;
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use retrograd_compiler::codegen::KernelTable;
 use retrograd_compiler::interpret::{self, Values};
+use retrograd_compiler::ir::bounds;
 use retrograd_compiler::ir::op::Data;
 use retrograd_compiler::ir::{DType, Extent, Program, Sizes, Type};
 use retrograd_compiler::pipeline::{self, Compiled};
@@ -17,6 +18,7 @@ use crate::execute::Executor;
 use crate::feed::{self, Feed, View};
 use crate::float::Float;
 use crate::init;
+use crate::tensor::{Item, Tensor};
 
 /// A program compiled for floats of type `E`, with its parameters and memory.
 ///
@@ -44,9 +46,10 @@ impl<E: Float> Session<E> {
         carried: Vec<CarriedState>,
         threads: usize,
     ) -> Result<Session<E>, RunError> {
-        let compiled = compile::<E>(program, false)?;
+        let program = checked(program)?;
+        let compiled = compile::<E>(&program, false)?;
         let executor = Executor::new(Arc::new(compiled), threads);
-        Ok(Session { program: program.clone(), executor, carried, going: None })
+        Ok(Session { program, executor, carried, going: None })
     }
 
     /// The program as it was given.
@@ -161,7 +164,7 @@ impl<E: Float> Session<E> {
     /// Gives this session the parameters of another of the same program.
     pub(crate) fn take_parameters(&mut self, other: &Session<E>) {
         for i in 0..self.compiled().plan.parameters.len() {
-            let values = other.array(&other.compiled().plan.parameters[i]);
+            let values: ArrayD<E> = other.array(&other.compiled().plan.parameters[i]);
             self.set_parameter_at(i, values.iter().copied());
         }
     }
@@ -253,10 +256,10 @@ impl<E: Float> Session<E> {
             .filter(|_| self.going == Some(sizes.batch))
             .map(|c| self.input_port(&c.input).clone())
             .collect();
-        let kept: Vec<ArrayD<E>> = ports.iter().map(|p| self.array(p)).collect();
+        let kept: Vec<Tensor> = ports.iter().map(|p| self.tensor(p)).collect();
         self.executor.bind(sizes);
-        for (port, values) in ports.iter().zip(kept) {
-            fill(&mut self.executor, port, values.iter().copied());
+        for (port, values) in ports.iter().zip(&kept) {
+            self.set_tensor(port, values);
         }
     }
 
@@ -283,7 +286,11 @@ impl<E: Float> Session<E> {
         let initial = interpret::evaluate(&self.program, &values, sizes, &wanted);
         for (c, data) in self.carried.clone().iter().zip(initial) {
             let port = self.input_port(&c.input).clone();
-            fill(&mut self.executor, &port, data.x.iter().map(|x| E::from_f64(x.re)));
+            if port.integer {
+                fill(&mut self.executor, &port, data.x.iter().map(|x| x.re as i32));
+            } else {
+                fill(&mut self.executor, &port, data.x.iter().map(|x| E::from_f64(x.re)));
+            }
         }
     }
 
@@ -299,14 +306,41 @@ impl<E: Float> Session<E> {
     }
 
     /// A stored input: a state of an optimiser or of a loop.
-    pub(crate) fn stored(&self, name: &str) -> ArrayD<E> {
-        self.array(self.input_port(name))
+    pub(crate) fn stored(&self, name: &str) -> Tensor {
+        self.tensor(self.input_port(name))
     }
 
-    /// Sets a stored input; the array has its shape.
-    pub(crate) fn set_stored(&mut self, name: &str, values: &ArrayD<E>) {
+    /// Sets a stored input; the tensor has its element type and shape.
+    pub(crate) fn set_stored(&mut self, name: &str, values: &Tensor) {
         let port = self.input_port(name).clone();
-        fill(&mut self.executor, &port, values.iter().copied());
+        self.set_tensor(&port, values);
+    }
+
+    /// Whether all indices of a tensor for a stored input are in range.
+    pub(crate) fn check_stored(&self, name: &str, values: &Tensor) -> Result<(), RunError> {
+        let input = self.program.input(name).expect("one of its inputs");
+        match (i32::of(values), input.bound) {
+            (Some(values), Some(bound)) => feed::check_range(name, &values.view(), bound),
+            _ => Ok(()),
+        }
+    }
+
+    /// Name of the element type of a stored input.
+    pub(crate) fn stored_element(&self, name: &str) -> &'static str {
+        if self.input_port(name).integer { i32::NAME } else { E::NAME }
+    }
+
+    fn tensor(&self, port: &Port) -> Tensor {
+        if port.integer { i32::wrap(self.array(port)) } else { E::wrap(self.array(port)) }
+    }
+
+    fn set_tensor(&mut self, port: &Port, values: &Tensor) {
+        const SAME: &str = "a tensor of the port's element type";
+        if port.integer {
+            fill(&mut self.executor, port, i32::of(values).expect(SAME).iter().copied());
+        } else {
+            fill(&mut self.executor, port, E::of(values).expect(SAME).iter().copied());
+        }
     }
 
     /// Batch size of the carried states, where a run has left some.
@@ -315,7 +349,7 @@ impl<E: Float> Session<E> {
     }
 
     /// Restores carried states of a batch of this size.
-    pub(crate) fn resume(&mut self, sizes: &Sizes, states: &[(String, ArrayD<E>)]) {
+    pub(crate) fn resume(&mut self, sizes: &Sizes, states: &[(String, Tensor)]) {
         self.executor.bind(sizes);
         for (name, values) in states {
             self.set_stored(name, values);
@@ -331,20 +365,18 @@ impl<E: Float> Session<E> {
     /// is named `objective`.
     pub fn output(&self, name: &str) -> Option<ArrayD<E>> {
         let port = self.compiled().plan.outputs.iter().find(|p| p.name == name)?;
-        if port.integer { None } else { Some(self.array(port)) }
+        (!port.integer).then(|| self.array(port))
     }
 
     /// An integer output of the last run.
     pub fn output_i32(&self, name: &str) -> Option<ArrayD<i32>> {
         let port = self.compiled().plan.outputs.iter().find(|p| p.name == name && p.integer)?;
-        let mut x = Vec::new();
-        self.executor.read::<i32>(port, |row| x.extend_from_slice(row));
-        Some(ArrayD::from_shape_vec(IxDyn(&self.shape(port)), x).expect("as many values as the shape says"))
+        Some(self.array(port))
     }
 
-    /// A shared scalar output as a number.
+    /// A shared scalar float output as a number.
     pub fn scalar(&self, name: &str) -> Option<f64> {
-        let port = self.compiled().plan.outputs.iter().find(|p| p.name == name)?;
+        let port = self.compiled().plan.outputs.iter().find(|p| p.name == name && !p.integer)?;
         let mut value = None;
         self.executor.read::<E>(port, |row| value = Some(row[0].into()));
         value
@@ -376,10 +408,24 @@ impl<E: Float> Session<E> {
         shape
     }
 
-    fn array(&self, port: &Port) -> ArrayD<E> {
+    fn array<T: Item>(&self, port: &Port) -> ArrayD<T> {
         let mut x = Vec::new();
-        self.executor.read::<E>(port, |row| x.extend_from_slice(row));
+        self.executor.read::<T>(port, |row| x.extend_from_slice(row));
         ArrayD::from_shape_vec(IxDyn(&self.shape(port)), x).expect("as many values as the shape says")
+    }
+}
+
+/// A program that may be run: well formed, and with a bound on each integer input that reaches a table.
+///
+/// Programs that were recorded are both. Those made by hand, or read from text, need not be, and what is compiled
+/// trusts its indices.
+fn checked(program: &Program) -> Result<Program, RunError> {
+    let failed = |reason| RunError::Compile { program: program.name.clone(), reason };
+    program.verify().map_err(|e| failed(e.into()))?;
+    let mut program = program.clone();
+    match bounds::derive(&mut program).first() {
+        Some(&mistake) => Err(failed(Box::new(mistake))),
+        None => Ok(program),
     }
 }
 
@@ -390,7 +436,7 @@ pub(crate) fn compile<E: Float>(program: &Program, texts: bool) -> Result<Compil
         .map_err(|e| RunError::Compile { program: program.name.clone(), reason: Box::new(e) })
 }
 
-fn fill<E: Float, T: Copy>(executor: &mut Executor<E>, port: &Port, mut values: impl Iterator<Item = T>) {
+fn fill<E: Float, T: Item>(executor: &mut Executor<E>, port: &Port, mut values: impl Iterator<Item = T>) {
     let mut missing = false;
     executor.write::<T>(port, |row| {
         let mut filled = 0;

@@ -345,7 +345,7 @@ impl Trainer {
             c.insert(format!("parameter.{name}"), self.session.parameter(name).expect("its own name"));
         }
         for name in self.stored(self.session.going().is_some()) {
-            c.insert(name.clone(), self.session.stored(&name));
+            c.insert_tensor(name.clone(), self.session.stored(&name));
         }
         c.note("program", &self.program.name);
         c.note("optimizer", &self.optimizer);
@@ -392,7 +392,9 @@ impl Trainer {
                 shape.insert(0, batch);
             }
             let list = if states.contains(&name) { &mut carried } else { &mut stored };
-            list.push((name.clone(), c.take::<f32>(&name, &shape)?));
+            let tensor = c.take_tensor(&name, self.session.stored_element(&name), &shape)?;
+            self.session.check_stored(&name, &tensor)?;
+            list.push((name.clone(), tensor));
         }
         let notes = notes.iter().map(|key| c.get_note(&format!("user.{key}")).map(str::to_string)).collect();
         c.finish()?;

@@ -158,6 +158,30 @@ fn integers() -> Program {
     })
 }
 
+/// Two indices that are swapped at every step, in a table of five rows, and start where the weights say: at 0 and at
+/// 4. Once such states were kept as floats from one run to the next.
+fn swapped_integers() -> Program {
+    record("swapped_integers", |p| {
+        let x = p.sequence("x", 5);
+        let table = p.parameter("table", [5, 5], Init::Normal(0.5));
+        let largest = |at: usize| {
+            let ones = (0..5).map(|i| Init::Constant(f64::from(u8::from(i == at)))).collect();
+            p.parameter(&format!("at_{at}"), 5, Init::Pieces(ones)).argmax()
+        };
+        let (first, second) = (largest(0), largest(4));
+        let run = p.scan("swap", |s| {
+            let (one, two) = (s.state_from("one", first), s.state_from("two", second));
+            let said = (s.at(x) + table.lookup(one)).argmax();
+            s.next(one, two);
+            s.next(two, said);
+            (table.lookup(one) * table.lookup(two).sin() * s.at(x), one)
+        });
+        p.output("read", run.0.all());
+        p.output("one", run.1.all());
+        p.minimize(energy(run.0.all()));
+    })
+}
+
 /// The same sequence read both ways, each loop reading what the other wrote.
 fn there_and_back() -> Program {
     record("there_and_back", |p| {
@@ -276,6 +300,7 @@ pub fn programs() -> Vec<Program> {
         stateless(),
         unused(),
         integers(),
+        swapped_integers(),
         there_and_back(),
         running_sums(),
         delays(),

@@ -4,6 +4,7 @@
 //! has one row for each op with all that is known of it. [`program`] is a graph with its inputs, parameters and
 //! outputs.
 
+pub mod bounds;
 pub mod dot;
 pub mod dual;
 pub mod graph;

@@ -42,7 +42,6 @@
 //! here is `#[track_caller]`), its result is *poisoned*, and a poisoned operand makes a poisoned result without
 //! another word. [`Program::record`] returns all mistakes at once.
 
-mod bounds;
 mod compound;
 mod declare;
 mod expr;

@@ -8,10 +8,10 @@
 use std::cell::RefCell;
 
 use super::Site;
-use super::bounds;
 use super::expr::{Expr, Operand, Typed, Value as Local};
 use super::scans::{Body, Recorded};
 use crate::error::{RecordError, RecordErrorKind as Kind, RecordErrors};
+use crate::ir::bounds::{self, TooLarge};
 use crate::ir::scan::Port;
 use crate::ir::{Extent, Graph, Op, Program, Shape, TypeError, Value};
 
@@ -41,8 +41,9 @@ impl Recording {
     pub fn finish(self) -> Result<Program, RecordErrors> {
         let mut state = self.state.into_inner();
         assert!(state.body.is_none(), "a scan's body is closed where it was opened");
-        for (site, kind) in bounds::derive(&mut state.program) {
-            state.fail(site, kind);
+        for TooLarge { location, classes, rows } in bounds::derive(&mut state.program) {
+            let site = location.expect("what is recorded knows its place");
+            state.fail(site, Kind::IndexTooLarge { classes, rows });
         }
         if state.errors.is_empty() { Ok(state.program) } else { Err(RecordErrors::new(state.errors)) }
     }

@@ -5,19 +5,46 @@
 //! arrives is the bound that each run is checked against; at an argmax, it must be met by the number of features.
 
 use std::collections::HashMap;
+use std::panic::Location;
 
-use super::Site;
-use crate::error::RecordErrorKind as Kind;
-use crate::ir::{DType, Graph, Op, Program, Scan, Value};
+use super::{DType, Graph, Op, Program, Scan, Value};
+
+/// An index made inside a program that can be too large for a table it reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`argmax` over {classes} features gives an index below {classes}, which is used in a table of {rows} rows")]
+pub struct TooLarge {
+    /// Where it was recorded.
+    pub location: Option<&'static Location<'static>>,
+    /// It is below this.
+    pub classes: usize,
+    /// Rows of the table.
+    pub rows: usize,
+}
 
 /// The smallest of the tables that a value reaches, for each value.
 type Bounds = Vec<Option<usize>>;
 
-/// Sets the bound of every input, and gives the indices made inside the program that exceed theirs.
-pub(super) fn derive(program: &mut Program) -> Vec<(Site, Kind)> {
+/// Sets the bound of every input, and gives the indices made inside the program that exceed theirs. A bound that an
+/// input has already is kept where it is smaller.
+pub fn derive(program: &mut Program) -> Vec<TooLarge> {
     let mut mistakes = Vec::new();
     let mut bounds = vec![None; program.graph.len()];
-    flow(&program.graph, &mut bounds, &mut mistakes);
+    for input in &program.inputs {
+        lower(&mut bounds, input.value, input.bound);
+    }
+    loop {
+        let before = bounds.clone();
+        mistakes.clear();
+        flow(&program.graph, &mut bounds, &mut mistakes);
+        // What a run leaves for the next one is read there.
+        for update in &program.updates {
+            let bound = bounds[update.target.index()];
+            lower(&mut bounds, update.value, bound);
+        }
+        if bounds == before {
+            break;
+        }
+    }
     for input in &mut program.inputs {
         input.bound = bounds[input.value.index()];
     }
@@ -33,7 +60,7 @@ fn lower(bounds: &mut Bounds, v: Value, to: Option<usize>) {
 }
 
 /// Completes the bounds of a graph, given those that come from outside of it.
-fn flow(graph: &Graph, bounds: &mut Bounds, mistakes: &mut Vec<(Site, Kind)>) {
+fn flow(graph: &Graph, bounds: &mut Bounds, mistakes: &mut Vec<TooLarge>) {
     // What is known of a scan's results when we come to the scan, which stands before them.
     let mut results: HashMap<Value, Vec<(Op, Option<usize>)>> = HashMap::new();
     for v in graph.values().rev() {
@@ -47,8 +74,8 @@ fn flow(graph: &Graph, bounds: &mut Bounds, mistakes: &mut Vec<(Site, Kind)>) {
             Op::OneHot(n) | Op::ScatterAdd(n) => lower(bounds, node.operands[0], Some(*n)),
             Op::Argmax => {
                 let classes = graph.ty(node.operands[0]).shape.last();
-                if let (Some(rows), Some(site)) = (own.filter(|&rows| rows < classes), node.location) {
-                    mistakes.push((site, Kind::IndexTooLarge { classes, rows }));
+                if let Some(rows) = own.filter(|&rows| rows < classes) {
+                    mistakes.push(TooLarge { location: node.location, classes, rows });
                 }
             }
             Op::Yield(_) | Op::Final(_) | Op::Total(_) => {
@@ -73,7 +100,7 @@ fn flow_scan(
     operands: &[Value],
     results: &[(Op, Option<usize>)],
     bounds: &mut Bounds,
-    mistakes: &mut Vec<(Site, Kind)>,
+    mistakes: &mut Vec<TooLarge>,
 ) {
     let mut body = vec![None; scan.body.len()];
     for (result, bound) in results {
