@@ -398,7 +398,9 @@ impl Pass {
                     ends.push(End { states, kept });
                     continue;
                 }
-                Op::Yield(i) => yields[node.operands[0].index()].as_ref().and_then(|y| y[*i]).expect("it was asked for"),
+                Op::Yield(i) => {
+                    yields[node.operands[0].index()].as_ref().and_then(|y| y[*i]).expect("it was asked for")
+                }
                 Op::Constant(x) => g.constant(*x, if on_axis { node.ty.at(own) } else { node.ty.clone() }),
                 Op::Expand(to) if *to == time => g.add(Op::Expand(own), &operands()),
                 op => g.add(op.clone(), &operands()),
@@ -489,7 +491,8 @@ impl Rewrite for Pass {
                 flags = before.of_window.map(|flags| (flags, end.kept.as_slice()));
             }
         }
-        let all = Used { finals: vec![true; scan.carries.len()], yields: used.yields.clone(), totals: used.totals.clone() };
+        let all =
+            Used { finals: vec![true; scan.carries.len()], yields: used.yields.clone(), totals: used.totals.clone() };
         let (results, kept) = place(g, scan, scan, operands, &start, &all, flags);
         next.loops += 1;
         match flags {

@@ -404,7 +404,11 @@ pub static SELECT: Row = Row {
         [mask, a, b] if a.dtype == DType::I32 && a.dtype == b.dtype && a.shape == b.shape => {
             let [x, y] = [a, b].map(|t| Type { dtype: DType::F32, ..(*t).clone() });
             let ty = pointwise_type(3, &[mask, &x, &y])?;
-            if ty.shape == a.shape { Ok(Type { dtype: DType::I32, ..ty }) } else { Err("a mask chooses features".into()) }
+            if ty.shape == a.shape {
+                Ok(Type { dtype: DType::I32, ..ty })
+            } else {
+                Err("a mask chooses features".into())
+            }
         }
         _ => pointwise_type(3, t),
     },
