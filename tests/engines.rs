@@ -8,6 +8,7 @@
 mod check;
 mod corpus;
 
+use check::truncated::check_truncated;
 use check::{FULL, all_sizes, check_all};
 
 #[test]
@@ -38,6 +39,26 @@ fn shapes() {
 #[test]
 fn loops() {
     check_all(corpus::loops::programs(), &all_sizes(), FULL);
+}
+
+/// Every program that is a sequence of steps, with each kind of lead before its window.
+#[test]
+fn truncated() {
+    let families = [corpus::cells::programs(), corpus::models::programs(), corpus::loops::programs()];
+    let all: Vec<_> = families.into_iter().flatten().collect();
+    let mut taken = 0;
+    let failures: Vec<String> = all
+        .iter()
+        .filter_map(|p| match check_truncated(p) {
+            Ok(is_taken) => {
+                taken += usize::from(is_taken);
+                None
+            }
+            Err(e) => Some(format!("`{}`: {e}", p.name)),
+        })
+        .collect();
+    assert!(failures.is_empty(), "{} programs fail:\n\n{}\n", failures.len(), failures.join("\n\n"));
+    assert!(taken > all.len() / 2, "{taken} of {} programs are sequences of steps", all.len());
 }
 
 /// The products of an LSTM's training step, counted by hand.

@@ -36,7 +36,7 @@
 use std::cell::RefCell;
 
 use crate::error::Place;
-use crate::ir::{Axis, Carry, Extent, Graph, Input, Op, Program, Scan, Type, Update, Value};
+use crate::ir::{Axis, Carry, Extent, Graph, Input, Op, Program, Scan, Type, Update, Value, bounds};
 use crate::simplify::rebuild::{Body, Numbered, Results, Rewrite, Used, copy_face, walk, with_graph};
 
 /// Input, `f32[B]`: not 0 where a sample's states start from their initial values instead of the carried ones.
@@ -279,6 +279,8 @@ pub fn truncate(program: &Program, lead: Lead) -> Result<Truncated, TruncateErro
     new.axes = axes;
     new.updates.extend(states.iter().zip(&last).map(|(state, &value)| Update { target: state.value, value }));
     new.inputs.extend(inputs.made);
+    // What holds an index has the bound of what it indexes. A recording has none that could be too large.
+    bounds::derive(&mut new);
     let states = states.into_iter().map(|s| s.name).collect();
     Ok(Truncated { program: new, lead, lead_axis: pass.before.map(|b| b.own), states })
 }
