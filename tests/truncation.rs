@@ -163,12 +163,12 @@ struct Hand {
 }
 
 impl Hand {
-    /// One update after these many more steps: its loss.
-    fn update(&mut self, steps: usize, Truncation { k1, k2 }: Truncation) -> f64 {
+    /// One update after these many more steps, with another after those behind them: its loss.
+    fn update(&mut self, [steps, then]: [usize; 2], Truncation { k1, k2 }: Truncation) -> f64 {
         let end = self.seen + steps;
         // The steps with a loss, and those that a gradient runs over.
         let losses = steps.min(k2);
-        let from = if k2 > k1 { self.seen - self.seen.min(k2 - k1) } else { self.seen };
+        let from = if k2 > k1 { self.seen - self.seen.min(k2 - steps) } else { self.seen };
         assert_eq!(from, self.at, "the states stand where the run begins");
         let row =
             |is: &dyn Fn(usize) -> bool| Array2::from_shape_fn((end - from, BATCH), |(t, _)| f32::from(is(from + t)));
@@ -182,7 +182,7 @@ impl Hand {
         let feed = feed.f32("begins", begins).f32("stops", stops.view()).f32("weight", weight.view());
         self.session.run(&feed.i32_slice("sample", &[BATCH], &[0, 1, 2])).expect("inputs that fit");
         // The next run begins here.
-        let next = if k2 > k1 { end - end.min(k2 - k1) } else { end };
+        let next = if k2 > k1 { end - end.min(k2 - then) } else { end };
         for name in self.names.iter().filter(|_| next > from) {
             let all = self.session.output(&format!("all_{name}")).expect("an output");
             self.states.insert(name, all.index_axis(Along(0), next - from - 1).to_owned());
@@ -235,7 +235,8 @@ fn side_by_side(model: Model, names: &'static [&'static str], truncation: Trunca
             windows.run(&mut session, &window, &more).expect("inputs that fit");
             let steps = left.min(truncation.k1);
             left -= steps;
-            let loss = hand.update(steps, truncation);
+            let then = if left > 0 { left.min(truncation.k1) } else { truncation.k1 };
+            let loss = hand.update([steps, then], truncation);
             let at = format!("{truncation:?}, after {} steps", hand.seen);
             close(&format!("{at}: loss"), &[session.scalar("objective").unwrap()], &[loss], 0.0, F64).unwrap();
             for name in session.parameter_names() {

@@ -24,7 +24,7 @@ use crate::feed::{Feed, View};
 use crate::optimizer::{self, Clip, GRADIENT_NORM, Optimizer, RATE, STEP};
 use crate::schedule::Schedule;
 use crate::session::Session;
-use crate::windows::{Truncation, Windows};
+use crate::windows::{Truncation, Window, Windows};
 
 /// What one step of training did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -144,6 +144,7 @@ impl TrainerBuilder<'_> {
     /// Truncated back-propagation (Williams & Peng, 1990): an update every `k1` steps, with gradients back over the last
     /// `k2`; the state is carried forward for ever. With k2 < k1 the last k2 of the k1 steps have a loss; with
     /// k2 ≥ k1 all have, and with k2 > k1 the k2 − k1 steps before are gone through again, with the present weights.
+    /// [`windows`](crate::windows) says it for beginnings and ends too.
     ///
     /// ```
     /// # use ndarray::Array3;
@@ -248,11 +249,19 @@ impl Trainer {
     /// Whatever is wrong with the inputs, or a loss or gradient that is not finite: then nothing was learnt, and states
     /// that are carried start anew. With truncation, more than k1 steps.
     pub fn step(&mut self, feed: &Feed) -> Result<Report, RunError> {
+        let window = match &self.windows {
+            Some(windows) => windows.whole(feed),
+            None => Window { feed: feed.reborrow(), then: 1 },
+        };
+        self.update(&window)
+    }
+
+    fn update(&mut self, window: &Window) -> Result<Report, RunError> {
         let (rate, number) = (arr0(self.rate() as f32), arr0((self.steps + 1) as f32));
         let own = Feed::new().f32(RATE, rate.view()).f32(STEP, number.view());
         match &mut self.windows {
-            Some(windows) => windows.run(&mut self.session, feed, &own)?,
-            None => self.session.run(&feed.reborrow().and(&own))?,
+            Some(windows) => windows.run(&mut self.session, window, &own)?,
+            None => self.session.run(&window.feed.reborrow().and(&own))?,
         }
         let loss = self.session.scalar("objective").expect("a trained program has an objective");
         let gradient_norm = self.session.scalar(GRADIENT_NORM).expect("the optimiser gives it");
@@ -275,11 +284,10 @@ impl Trainer {
     /// Those of [`step`](Trainer::step). The steps before the one that failed are taken; [`steps`](Trainer::steps) has
     /// counted them.
     pub fn sequence(&mut self, feed: &Feed) -> Result<Vec<Report>, RunError> {
-        let windows = match &self.windows {
-            Some(windows) => windows.cut(feed)?,
-            None => vec![feed.reborrow()],
-        };
-        windows.iter().map(|window| self.step(window)).collect()
+        match &self.windows {
+            Some(windows) => windows.cut(feed)?.iter().map(|window| self.update(window)).collect(),
+            None => Ok(vec![self.step(feed)?]),
+        }
     }
 
     /// The objective on a batch with the present parameters. States are carried from one evaluation to the next where

@@ -9,8 +9,10 @@
 //! |---|---|---|---|
 //! | k2 = k1 | the w | the w | in the run before |
 //! | k2 < k1 | the last min(k2, w) | the same | in this run |
-//! | k2 > k1 | the w | the last min(k2 − k1, n) of before, and the w | in the last run that had a step before them |
+//! | k2 > k1 | the w | the last min(k2 − w, n) of before, and the w | in the last run that had a step before them |
 //!
+//! How far to hold over is decided in the run before, so a window of less than k1 steps gets that many of before only if
+//! it was foreseen, as it is where [`Windows::cut`] cuts one off; else k2 − k1 like the others.
 //! So at the start of a sequence a gradient runs back to its beginning, and into a trained initial state; a last window
 //! that is shorter than k1 has its update like any other. The loss is the program's objective of the steps that have
 //! one, as if they were all there is: a mean is over them, and `last` is the window's last.
@@ -49,6 +51,15 @@ impl Truncation {
             std::cmp::Ordering::Greater => Lead::Again,
         }
     }
+}
+
+/// What is given to one update.
+#[derive(Clone, Debug)]
+pub struct Window<'f> {
+    /// Its steps of each sequence, and all else.
+    pub feed: Feed<'f>,
+    /// How many steps the window behind it will have, as far as is known.
+    pub then: usize,
 }
 
 /// What is fed to a truncated program from run to run. See the module's text.
@@ -165,11 +176,21 @@ impl Windows {
     ///
     /// # Errors
     /// Whatever is wrong with the feed.
-    pub fn cut<'f>(&self, feed: &'f Feed) -> Result<Vec<Feed<'f>>, RunError> {
+    pub fn cut<'f>(&self, feed: &'f Feed) -> Result<Vec<Window<'f>>, RunError> {
         let steps = feed::resolve(&self.recorded, feed)?.sizes.steps(self.axis);
-        let Some(Truncation { k1, .. }) = self.truncation else { return Ok(vec![feed.reborrow()]) };
-        let starts = (0..steps).step_by(k1);
-        Ok(starts.map(|t| feed.window(&self.recorded, self.axis, t..steps.min(t.saturating_add(k1)))).collect())
+        let Some(Truncation { k1, .. }) = self.truncation else { return Ok(vec![self.whole(feed)]) };
+        let window = |from: usize| {
+            let to = steps.min(from.saturating_add(k1));
+            // What comes behind the last one is not known: a whole window.
+            let then = if to < steps { k1.min(steps - to) } else { k1 };
+            Window { feed: feed.window(&self.recorded, self.axis, from..to), then }
+        };
+        Ok((0..steps).step_by(k1).map(window).collect())
+    }
+
+    /// A feed that is one window, with another of k1 steps behind it.
+    pub fn whole<'f>(&self, feed: &'f Feed) -> Window<'f> {
+        Window { feed: feed.reborrow(), then: self.truncation.map_or(1, |t| t.k1) }
     }
 
     /// Runs a session of the program, or of one that was made from it, on the next window. `more` is what that one has
@@ -177,7 +198,8 @@ impl Windows {
     ///
     /// # Errors
     /// Whatever is wrong with the feed; more than k1 steps; a batch of another size than that of the window before.
-    pub fn run<E: Float>(&mut self, session: &mut Session<E>, feed: &Feed, more: &Feed) -> Result<(), RunError> {
+    pub fn run<E: Float>(&mut self, session: &mut Session<E>, window: &Window, more: &Feed) -> Result<(), RunError> {
+        let Window { feed, then } = window;
         let resolved = feed::resolve(&self.recorded, feed)?;
         let (batch, steps) = (resolved.sizes.batch, resolved.sizes.steps(self.axis));
         match session.going() {
@@ -199,7 +221,7 @@ impl Windows {
         match self.truncated.lead {
             Lead::None => session.run(&feed.reborrow().f32(FRESH, begins.view()).and(more))?,
             Lead::Forward => self.run_forward(session, &views, steps, &begins, more)?,
-            Lead::Again => self.run_again(session, &views, steps, &begins, more)?,
+            Lead::Again => self.run_again(session, &views, [steps, *then], &begins, more)?,
         }
         self.position.resets.clear();
         Ok(())
@@ -250,14 +272,14 @@ impl Windows {
         &mut self,
         session: &mut Session<E>,
         views: &[Option<&View>],
-        steps: usize,
+        [steps, then]: [usize; 2],
         begins: &Array1<f32>,
         more: &Feed,
     ) -> Result<(), RunError> {
         let Truncation { k1, k2 } = self.truncation.expect("it has a lead");
         let (batch, held) = (begins.len(), self.position.began.nrows());
         let seen = held + steps;
-        let leaving = seen - seen.min(k2 - k1);
+        let leaving = seen - seen.min(k2 - then.clamp(1, k1));
         let mut reset = Array2::zeros((steps, batch));
         reset.row_mut(0).assign(begins);
         // Before the first window stands one step that is cut off: the window begins anew with all samples.
