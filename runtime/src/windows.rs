@@ -1,7 +1,7 @@
-//! A sequence fed window by window to a program that was made for it by [`time::truncate`].
+//! A sequence fed window by window to a program that was made for it by [`time::truncate()`].
 //!
 //! [`Windows`] knows what each run of such a program is given, in all three cases of k1 (steps from update to update)
-//! and k2 (steps that a gradient runs back); see [`time::truncate`] for what the cases are. Whoever trains gives windows
+//! and k2 (steps that a gradient runs back); see [`time::truncate()`] for what the cases are. Whoever trains gives windows
 //! of at most k1 steps, and never sees the lead: its steps are taken from the window's beginning, or held over from the
 //! windows before. Of a window of w steps, with n steps of the sequence seen before it:
 //!

@@ -2,7 +2,7 @@
 //!
 //! [`hoist`] moves what is not on the recurrence out of the loops, on any program, derived or not. [`unroll`] writes
 //! the loops over an axis out for a fixed number of steps. [`carry_state`] makes the states of loops inputs and
-//! updates, so that a long sequence can be run window by window, and [`truncate`] does it for training, with gradients
+//! updates, so that a long sequence can be run window by window, and [`truncate()`] does it for training, with gradients
 //! that run back over a number of steps of its own. The first changes where work is done, the second how it is written,
 //! the third what a program stores; none changes what is computed. The last changes what the objective depends on.
 
