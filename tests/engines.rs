@@ -8,6 +8,7 @@
 mod check;
 mod corpus;
 
+use check::truncated::check_truncated;
 use check::{FULL, all_sizes, check_all};
 
 #[test]
@@ -38,6 +39,27 @@ fn shapes() {
 #[test]
 fn loops() {
     check_all(corpus::loops::programs(), &all_sizes(), FULL);
+}
+
+/// Every program that is a sequence of steps, with each kind of lead before its window.
+#[test]
+fn truncated() {
+    // Widths are for kernels: here one will do.
+    let cells = corpus::cells::CELLS.iter().map(|(name, cell)| corpus::cells::program(name, *cell, 3, 5));
+    let all: Vec<_> = cells.chain(corpus::models::programs()).chain(corpus::loops::programs()).collect();
+    let mut taken = 0;
+    let failures: Vec<String> = all
+        .iter()
+        .filter_map(|p| match check_truncated(p) {
+            Ok(is_taken) => {
+                taken += usize::from(is_taken);
+                None
+            }
+            Err(e) => Some(format!("`{}`: {e}", p.name)),
+        })
+        .collect();
+    assert!(failures.is_empty(), "{} programs fail:\n\n{}\n", failures.len(), failures.join("\n\n"));
+    assert!(taken > all.len() / 2, "{taken} of {} programs are sequences of steps", all.len());
 }
 
 /// The products of an LSTM's training step, counted by hand.

@@ -605,6 +605,19 @@ impl<E: Float> Run<'_, E> {
                         }
                     }
                 }
+                Work::Choose { mask, yes, no, into } => {
+                    for r in mine {
+                        let mask = slice(self.address::<E>(mask, t, r).cast_const(), mask.len);
+                        let yes = slice(self.address::<i32>(yes, t, r).cast_const(), yes.len);
+                        let no = slice(self.address::<i32>(no, t, r).cast_const(), no.len);
+                        let out = slice_mut(self.address::<i32>(into, t, r), into.len);
+                        for (i, out) in out.iter_mut().enumerate() {
+                            // One flag for all, or one for each.
+                            let flag: f64 = mask[i.min(mask.len() - 1)].into();
+                            *out = if flag != 0.0 { yes[i] } else { no[i] };
+                        }
+                    }
+                }
                 Work::Copy { from, into, dims, strides, into_strides } => {
                     let integer = self.compiled.plan.buffers[into.access.buffer.0].integer;
                     for r in mine {

@@ -11,8 +11,9 @@
 //! Inputs that an update replaces (carried states, moments of an optimiser) belong to the session, not to the feed.
 
 use std::fmt;
+use std::ops::Range;
 
-use ndarray::{ArrayView, ArrayViewD, Dimension, IxDyn};
+use ndarray::{ArrayView, ArrayViewD, Axis as Along, Dimension, IxDyn, Slice};
 use retrograd_compiler::ir::{Axis, DType, Extent, Input, Program, Sizes, Type};
 
 use crate::error::{RunError, nearest, outer, rank};
@@ -27,6 +28,23 @@ pub enum View<'a> {
 }
 
 impl View<'_> {
+    /// The same for a shorter time.
+    pub(crate) fn reborrow(&self) -> View<'_> {
+        match self {
+            View::F32(a) => View::F32(a.view()),
+            View::I32(a) => View::I32(a.view()),
+        }
+    }
+
+    /// Some of the blocks of its first dimension.
+    pub(crate) fn rows(&self, rows: Range<usize>) -> View<'_> {
+        let rows = Slice::from(rows);
+        match self {
+            View::F32(a) => View::F32(a.slice_axis(Along(0), rows)),
+            View::I32(a) => View::I32(a.slice_axis(Along(0), rows)),
+        }
+    }
+
     /// Extent and features.
     pub fn shape(&self) -> &[usize] {
         match self {
@@ -133,14 +151,40 @@ impl<'a> Feed<'a> {
 
     /// The same views for a shorter time, so that others can join them.
     pub(crate) fn reborrow(&self) -> Feed<'_> {
-        fn view<'v>(of: &'v View) -> View<'v> {
-            match of {
-                View::F32(a) => View::F32(a.view()),
-                View::I32(a) => View::I32(a.view()),
+        let arrays =
+            self.arrays.iter().map(|(name, array)| (*name, array.as_ref().map(View::reborrow).map_err(|bad| *bad)));
+        Feed { arrays: arrays.collect(), batch: self.batch, steps: self.steps.clone() }
+    }
+
+    /// The same for some of the steps of an axis: a feed that fits the program is cut along it.
+    pub(crate) fn window(&self, program: &Program, on: Axis, steps: Range<usize>) -> Feed<'_> {
+        let mut feed = self.reborrow();
+        let timed = |name: &str| program.input(name).is_some_and(|i| program.ty(i.value).extent == Extent::Time(on));
+        for ((name, array), own) in self.arrays.iter().zip(&mut feed.arrays) {
+            if let (true, Ok(view)) = (timed(name), array) {
+                own.1 = Ok(view.rows(steps.clone()));
             }
         }
-        let arrays = self.arrays.iter().map(|(name, array)| (*name, array.as_ref().map(view).map_err(|bad| *bad)));
-        Feed { arrays: arrays.collect(), batch: self.batch, steps: self.steps.clone() }
+        for (name, n) in &mut feed.steps {
+            if axis(program, name).is_ok_and(|a| a == on) {
+                *n = steps.len();
+            }
+        }
+        feed
+    }
+
+    /// Both together.
+    pub(crate) fn and(mut self, other: &'a Feed) -> Feed<'a> {
+        let other = other.reborrow();
+        self.arrays.extend(other.arrays);
+        self.steps.extend(other.steps);
+        self.batch = self.batch.or(other.batch);
+        self
+    }
+
+    /// Gives an input that was looked at before.
+    pub(crate) fn view(self, name: &'a str, view: View<'a>) -> Feed<'a> {
+        self.with(name, Ok(view))
     }
 
     fn with(mut self, name: &'a str, array: Result<View<'a>, BadSlice<'a>>) -> Feed<'a> {

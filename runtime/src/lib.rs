@@ -19,6 +19,7 @@ pub mod session;
 pub mod team;
 pub mod train;
 pub mod vmath;
+pub mod windows;
 
 pub mod checkpoint;
 pub mod error;

@@ -8,7 +8,7 @@ use retrograd_compiler::codegen::KernelTable;
 use retrograd_compiler::interpret::{self, Values};
 use retrograd_compiler::ir::bounds;
 use retrograd_compiler::ir::op::Data;
-use retrograd_compiler::ir::{DType, Extent, Program, Sizes, Type};
+use retrograd_compiler::ir::{DType, Extent, Program, Sizes, Type, Value};
 use retrograd_compiler::pipeline::{self, Compiled};
 use retrograd_compiler::plan::{Port, Unit, Work};
 use retrograd_compiler::time::CarriedState;
@@ -27,9 +27,17 @@ pub struct Session<E: Float = f32> {
     program: Program,
     executor: Executor<E>,
     /// States that each run takes from the last one.
-    carried: Vec<CarriedState>,
+    carried: Vec<Carried>,
     /// The carried states are those of a run of this batch size; `None`: they start anew.
     going: Option<usize>,
+}
+
+/// A state that is carried from run to run.
+struct Carried {
+    /// Name of the input that holds it.
+    input: String,
+    /// What it starts from; `None` where the program itself chooses that.
+    initial: Option<Value>,
 }
 
 impl<E: Float> Session<E> {
@@ -38,7 +46,17 @@ impl<E: Float> Session<E> {
     /// # Errors
     /// [`RunError::Compile`] if code cannot be generated here.
     pub fn new(program: &Program, threads: usize) -> Result<Session<E>, RunError> {
-        Session::with_carried(program, Vec::new(), threads)
+        Session::with(program, Vec::new(), threads)
+    }
+
+    /// As [`new`](Session::new), for a program with states that its updates carry from run to run, also when the number
+    /// of steps changes: the inputs of these names. What they start from the program chooses itself, as one that was
+    /// made by [`truncate`](retrograd_compiler::time::truncate()) does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn carrying(program: &Program, states: Vec<String>, threads: usize) -> Result<Session<E>, RunError> {
+        Session::with(program, states.into_iter().map(|input| Carried { input, initial: None }).collect(), threads)
     }
 
     pub(crate) fn with_carried(
@@ -46,6 +64,11 @@ impl<E: Float> Session<E> {
         carried: Vec<CarriedState>,
         threads: usize,
     ) -> Result<Session<E>, RunError> {
+        let carried = carried.into_iter().map(|c| Carried { input: c.input, initial: Some(c.initial) });
+        Session::with(program, carried.collect(), threads)
+    }
+
+    fn with(program: &Program, carried: Vec<Carried>, threads: usize) -> Result<Session<E>, RunError> {
         let program = checked(program)?;
         let compiled = compile::<E>(&program, false)?;
         let executor = Executor::new(Arc::new(compiled), threads);
@@ -270,7 +293,9 @@ impl<E: Float> Session<E> {
 
     /// Gives carried states their initial values, which depend on parameters and inputs at most.
     fn start(&mut self) {
-        if self.carried.is_empty() {
+        let started = self.carried.iter().filter_map(|c| Some((c.input.clone(), c.initial?)));
+        let (inputs, wanted): (Vec<String>, Vec<Value>) = started.unzip();
+        if inputs.is_empty() {
             return;
         }
         let sizes = &self.executor.sizes().clone();
@@ -282,10 +307,9 @@ impl<E: Float> Session<E> {
         for (port, leaf) in plan.plan.inputs.iter().zip(self.program.inputs.iter().map(|i| i.value)) {
             values.insert(port.name.clone(), self.data(port, self.program.ty(leaf)));
         }
-        let wanted: Vec<_> = self.carried.iter().map(|c| c.initial).collect();
         let initial = interpret::evaluate(&self.program, &values, sizes, &wanted);
-        for (c, data) in self.carried.clone().iter().zip(initial) {
-            let port = self.input_port(&c.input).clone();
+        for (input, data) in inputs.iter().zip(initial) {
+            let port = self.input_port(input).clone();
             if port.integer {
                 fill(&mut self.executor, &port, data.x.iter().map(|x| x.re as i32));
             } else {
@@ -357,8 +381,9 @@ impl<E: Float> Session<E> {
         self.going = Some(sizes.batch);
     }
 
-    pub(crate) fn carried(&self) -> &[CarriedState] {
-        &self.carried
+    /// Whether it is the input of a carried state.
+    pub(crate) fn is_carried(&self, input: &str) -> bool {
+        self.carried.iter().any(|c| c.input == input)
     }
 
     /// An output of the last run as an array: `[T, B, features..]`, `[B, features..]` or `[features..]`. The objective

@@ -4,8 +4,12 @@
 //! streaming are compiled from the same recording without the backward part, when they are first asked for, and
 //! take over the present parameters.
 //!
-//! With **carried state** (truncated back-propagation) each step's sequences continue those of the step before: the
-//! states of all forward loops start where they ended, and gradients run back to the start of the window.
+//! With **carried state** each step's sequences continue those of the step before: the states of all forward loops start
+//! where they ended, and gradients run back to the start of what the step is given. **Truncated back-propagation**
+//! ([`truncate`](TrainerBuilder::truncate)) is that with a number of steps from update to update and another that
+//! gradients run back over; [`windows`](crate::windows) says exactly which. A step's inputs may end and begin sequences
+//! of single samples: [`reset_samples`](Trainer::reset_samples) between steps, and within them a loop that was recorded
+//! with [`reset_where`](retrograd_compiler::record::TimeAxis::reset_where).
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,6 +24,7 @@ use crate::feed::{Feed, View};
 use crate::optimizer::{self, Clip, GRADIENT_NORM, Optimizer, RATE, STEP};
 use crate::schedule::Schedule;
 use crate::session::Session;
+use crate::windows::{Truncation, Window, Windows};
 
 /// What one step of training did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,6 +45,7 @@ pub struct TrainerBuilder<'a> {
     seed: u64,
     threads: usize,
     carry: bool,
+    truncation: Option<Truncation>,
 }
 
 /// What can be done with a recorded program, as methods of it.
@@ -87,6 +93,7 @@ impl Training for Program {
             seed: 0,
             threads: 1,
             carry: false,
+            truncation: None,
         }
     }
 
@@ -128,16 +135,49 @@ impl TrainerBuilder<'_> {
         self
     }
 
-    /// Whether each step goes on from the states where the last one ended.
+    /// Whether each step goes on from the states where the last one ended, with gradients over the step's sequences.
     pub fn carry_state(mut self, carry: bool) -> Self {
         self.carry = carry;
+        self
+    }
+
+    /// Truncated back-propagation (Williams & Peng, 1990): an update every `k1` steps, with gradients back over the last
+    /// `k2`; the state is carried forward for ever. With k2 < k1 the last k2 of the k1 steps have a loss; with
+    /// k2 ≥ k1 all have, and with k2 > k1 the k2 − k1 steps before are gone through again, with the present weights.
+    /// [`windows`](crate::windows) says it for beginnings and ends too.
+    ///
+    /// ```
+    /// # use ndarray::Array3;
+    /// # use retrograd_compiler::ir::Program;
+    /// # use retrograd_runtime::{feed::Feed, optimizer::Sgd, train::Training};
+    /// let program = Program::record("echo", |p| {
+    ///     let (x, y) = (p.sequence("x", 1), p.sequence("y", 1));
+    ///     let run = p.scan("rnn", |s| {
+    ///         let h = s.state("h", 4);
+    ///         s.next(h, (s.linear("h", h, 4) + s.affine("x", s.at(x), 4)).tanh())
+    ///     });
+    ///     p.minimize(p.affine("out", run.all(), 1).mse(y));
+    /// })?;
+    /// let mut trainer = program.trainer(Sgd::new(0.1)).truncate(4, 10).compile()?;
+    /// let x = Array3::from_shape_fn((22, 2, 1), |(t, b, _)| ((t + b) % 3) as f32);
+    /// let feed = Feed::new().f32("x", x.view()).f32("y", x.view());
+    /// let reports = trainer.sequence(&feed)?; // 22 steps: five updates after 4 each, one after the last 2
+    /// assert_eq!((reports.len(), trainer.steps()), (6, 6));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// The program has one time axis, and its loops run forwards, from step to step;
+    /// [`separable`](retrograd_compiler::time::truncate::separable) says what else is no sequence of steps.
+    pub fn truncate(mut self, k1: usize, k2: usize) -> Self {
+        self.truncation = Some(Truncation { k1, k2 });
         self
     }
 
     /// Differentiates, compiles and initialises.
     ///
     /// # Errors
-    /// A program without an objective, settings without a meaning, or a machine that cannot be compiled for.
+    /// A program without an objective, or one that cannot be truncated where that is asked for; settings without a
+    /// meaning; a machine that cannot be compiled for.
     pub fn compile(self) -> Result<Trainer, RunError> {
         let failed = |reason: Box<dyn std::error::Error + Send + Sync>| RunError::Compile {
             program: self.program.name.clone(),
@@ -151,14 +191,20 @@ impl TrainerBuilder<'_> {
             });
         }
         let started = Instant::now();
-        let joint = self.program.backward().map_err(|e| failed(Box::new(e)))?;
+        let windows = match self.carry || self.truncation.is_some() {
+            // Without an objective nothing carries a state: let derivatives say what is missing.
+            true if self.program.objective.is_some() => Some(Windows::new(self.program, self.truncation)?),
+            _ => None,
+        };
+        let program = windows.as_ref().map_or(self.program, Windows::program);
+        let joint = program.backward().map_err(|e| failed(Box::new(e)))?;
         let mut times = vec![("differentiate", started.elapsed())];
         let recording = Instant::now();
         let mut training = optimizer::training_program(&joint, &*self.optimizer, self.clip)?;
         training.outputs.retain(|(name, _)| name == GRADIENT_NORM);
-        let (training, carried) = if self.carry { time::carry_state(&training) } else { (training, Vec::new()) };
         times.push(("record the optimiser", recording.elapsed()));
-        let mut session = Session::with_carried(&training, carried, self.threads)?;
+        let states = windows.as_ref().map_or(Vec::new(), Windows::states);
+        let mut session = Session::carrying(&training, states, self.threads)?;
         times.extend(&session.compiled().times);
         let initialising = Instant::now();
         session.initialise(self.seed)?;
@@ -172,7 +218,7 @@ impl TrainerBuilder<'_> {
             optimizer: self.optimizer.name().to_string(),
             schedule: self.schedule,
             steps: 0,
-            carry: self.carry,
+            windows,
             threads: self.threads,
             compile_time,
             times,
@@ -189,21 +235,34 @@ pub struct Trainer {
     optimizer: String,
     schedule: Schedule,
     steps: u64,
-    carry: bool,
+    /// How states are carried from step to step, if they are.
+    windows: Option<Windows>,
     threads: usize,
     compile_time: Duration,
     times: Vec<(&'static str, Duration)>,
 }
 
 impl Trainer {
-    /// One step of training on a batch.
+    /// One step of training on a batch, or on the next window of it if states are carried.
     ///
     /// # Errors
-    /// Whatever is wrong with the inputs, or a loss or gradient that is not finite: then nothing was learnt.
+    /// Whatever is wrong with the inputs, or a loss or gradient that is not finite: then nothing was learnt, and states
+    /// that are carried start anew. With truncation, more than k1 steps.
     pub fn step(&mut self, feed: &Feed) -> Result<Report, RunError> {
+        let window = match &self.windows {
+            Some(windows) => windows.whole(feed),
+            None => Window { feed: feed.reborrow(), then: 1 },
+        };
+        self.update(&window)
+    }
+
+    fn update(&mut self, window: &Window) -> Result<Report, RunError> {
         let (rate, number) = (arr0(self.rate() as f32), arr0((self.steps + 1) as f32));
-        let feed = feed.reborrow().f32(RATE, rate.view()).f32(STEP, number.view());
-        self.session.run(&feed)?;
+        let own = Feed::new().f32(RATE, rate.view()).f32(STEP, number.view());
+        match &mut self.windows {
+            Some(windows) => windows.run(&mut self.session, window, &own)?,
+            None => self.session.run(&window.feed.reborrow().and(&own))?,
+        }
         let loss = self.session.scalar("objective").expect("a trained program has an objective");
         let gradient_norm = self.session.scalar(GRADIENT_NORM).expect("the optimiser gives it");
         if !loss.is_finite() {
@@ -216,6 +275,19 @@ impl Trainer {
         }
         self.steps += 1;
         Ok(Report { loss, gradient_norm })
+    }
+
+    /// Trains on sequences of any length, with a step for every k1 steps of them and one for what is left; with one step
+    /// for all if there is no [`truncation`](TrainerBuilder::truncate). The next call goes on where this one ends.
+    ///
+    /// # Errors
+    /// Those of [`step`](Trainer::step). The steps before the one that failed are taken; [`steps`](Trainer::steps) has
+    /// counted them.
+    pub fn sequence(&mut self, feed: &Feed) -> Result<Vec<Report>, RunError> {
+        match &self.windows {
+            Some(windows) => windows.cut(feed)?.iter().map(|window| self.update(window)).collect(),
+            None => Ok(vec![self.step(feed)?]),
+        }
     }
 
     /// The objective on a batch with the present parameters. States are carried from one evaluation to the next where
@@ -238,8 +310,11 @@ impl Trainer {
         let (mut session, at) = match self.evaluation.take() {
             Some(evaluation) => evaluation,
             None => {
-                let (program, carried) =
-                    if self.carry { time::carry_state(&self.program) } else { (self.program.clone(), Vec::new()) };
+                let (program, carried) = if self.windows.is_some() {
+                    time::carry_state(&self.program)
+                } else {
+                    (self.program.clone(), Vec::new())
+                };
                 (Session::with_carried(&program, carried, self.threads)?, u64::MAX)
             }
         };
@@ -256,6 +331,24 @@ impl Trainer {
     /// Training starts its next window from the initial states.
     pub fn reset_state(&mut self) {
         self.session.reset_state();
+    }
+
+    /// These samples begin anew in the next step of training: their states start from the initial values, and no
+    /// gradient runs back across that. The others go on.
+    ///
+    /// # Errors
+    /// A sample that the batch of the last step did not have. States that are not carried begin anew in any case.
+    pub fn reset_samples(&mut self, samples: &[usize]) -> Result<(), RunError> {
+        let (Some(windows), Some(batch)) = (&mut self.windows, self.session.going()) else { return Ok(()) };
+        if let Some(sample) = samples.iter().find(|&&b| b >= batch) {
+            return Err(RunError::Setting {
+                setting: "a sample that is to begin anew".to_string(),
+                given: sample.to_string(),
+                allowed: format!("the last step had a batch of {batch}: allowed are 0 to {}", batch - 1),
+            });
+        }
+        windows.reset_samples(samples);
+        Ok(())
     }
 
     /// So does evaluation.
@@ -352,6 +445,9 @@ impl Trainer {
         c.note("steps", self.steps);
         c.note("rate", self.rate);
         c.note("batch", self.session.going().unwrap_or(0));
+        if let (Some(windows), Some(_)) = (&self.windows, self.session.going()) {
+            windows.save(&mut c);
+        }
         for (key, value) in notes {
             c.note(format!("user.{key}"), value);
         }
@@ -381,7 +477,6 @@ impl Trainer {
             let shape = &self.program.ty(p.value).shape.0;
             parameters.push((p.name.clone(), c.take::<f32>(&format!("parameter.{}", p.name), shape)?));
         }
-        let states: Vec<String> = self.session.carried().iter().map(|s| s.input.clone()).collect();
         let mut stored = Vec::new();
         let mut carried = Vec::new();
         for name in self.stored(batch > 0) {
@@ -391,11 +486,15 @@ impl Trainer {
             if ty.extent == Extent::Batch {
                 shape.insert(0, batch);
             }
-            let list = if states.contains(&name) { &mut carried } else { &mut stored };
+            let list = if self.session.is_carried(&name) { &mut carried } else { &mut stored };
             let tensor = c.take_tensor(&name, self.session.stored_element(&name), &shape)?;
             self.session.check_stored(&name, &tensor)?;
             list.push((name.clone(), tensor));
         }
+        let position = match &self.windows {
+            Some(windows) if batch > 0 => Some(windows.load(&mut c, batch)?),
+            _ => None,
+        };
         let notes = notes.iter().map(|key| c.get_note(&format!("user.{key}")).map(str::to_string)).collect();
         c.finish()?;
         for (name, values) in parameters {
@@ -409,6 +508,9 @@ impl Trainer {
         }
         for (name, values) in stored {
             self.session.set_stored(&name, &values);
+        }
+        if let (Some(windows), Some(position)) = (&mut self.windows, position) {
+            windows.resume(position);
         }
         self.steps = steps;
         self.rate = rate;
@@ -426,14 +528,13 @@ impl Trainer {
 
     /// Inputs that outlive a run: states of the optimiser, and of loops if these are on their way.
     fn stored(&self, going: bool) -> Vec<String> {
-        let carried = self.session.carried();
         let program = self.session.program();
         program
             .updates
             .iter()
             .filter_map(|u| program.inputs.iter().find(|i| i.value == u.target))
             .map(|i| i.name.clone())
-            .filter(|name| going || !carried.iter().any(|c| c.input == *name))
+            .filter(|name| going || !self.session.is_carried(name))
             .collect()
     }
 }

@@ -10,6 +10,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod derivatives;
+pub mod truncated;
 
 use retrograd::compiler::interpret::{Values, interpret};
 use retrograd::compiler::ir::op::Data;
@@ -81,7 +82,8 @@ pub fn same_bits(what: &str, given: &Numbers, expected: &Numbers) -> Found {
 // ---- values ---------------------------------------------------------------------------------------------------
 
 /// Random values that an `f32` holds, so that every engine is given the same. Parameters named `positive` have no
-/// sign and inputs named `mask` are 0 or 1, with a 1 at every sample's first step.
+/// sign and inputs named `mask` are 0 or 1, with a 1 at every sample's first step. So are the flags of a window, without
+/// that.
 pub fn values(program: &Program, sizes: &Sizes, seed: u64) -> Values {
     let mut values = testing::values(program, sizes, seed);
     for (name, data) in &mut values {
@@ -91,6 +93,9 @@ pub fn values(program: &Program, sizes: &Sizes, seed: u64) -> Values {
             }
             if name.contains("mask") {
                 x.re = f64::from(u8::from(x.re > 0.0 || i < sizes.batch));
+            }
+            if name.contains("window.") {
+                x.re = f64::from(u8::from(x.re > 0.2));
             }
         }
     }

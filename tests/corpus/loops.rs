@@ -289,6 +289,77 @@ fn generator() -> Program {
     })
 }
 
+/// Sequences one behind another: states of every kind begin anew, in loops of both directions.
+fn anew() -> Program {
+    record("states_begin_anew", |p| {
+        let (x, i, first) = (p.sequence("x", 3), p.labels_sequence("i"), p.labels("first"));
+        let (h0, c0) = (p.parameter("h0", 5, Init::Normal(0.5)), p.input("c0", 5));
+        let table = p.parameter("table", [4, 5], Init::Normal(0.5));
+        let time = p.axis("time").reset_where(p.sequence("mask", ()));
+        let there = time.scan("there", |s| {
+            let (h, c, n) = (s.state_from("h", h0), s.state_from("c", c0), s.state("n", ()));
+            let (word, kept) = (s.state_from("word", first), s.state_from("kept", c0));
+            s.next(word, s.at(i));
+            s.next(kept, kept);
+            let n1 = s.next(n, n + 1.0);
+            let c1 = s.next(c, (s.linear("c", c, 5) + table.lookup(word) + kept).tanh());
+            (s.next(h, (s.linear("h", h, 5) + s.affine("x", s.at(x), 5)).tanh() + c1 / n1), word)
+        });
+        let back = time.scan_reverse("back", |s| {
+            let (h, word) = (s.state_from("h", h0), s.state_from("word", first));
+            s.next(word, s.at(i));
+            s.next(h, (s.linear("h", h, 5) + s.affine("x", s.at(x), 5) + table.lookup(word)).tanh())
+        });
+        p.output("there", there.0.all());
+        p.output("word", there.1.all());
+        p.output("back", back.all());
+        p.output("back_end", back.last());
+        p.output("back_state", back.state("h"));
+        p.output("n", there.0.state("n"));
+        p.minimize(energy(there.0.all() * back.all()) + energy(back.state("h") * back.last() * there.0.last()));
+    })
+}
+
+/// Forwards only, so that it can be cut into windows.
+fn anew_forwards() -> Program {
+    record("states_begin_anew_forwards", |p| {
+        let (x, i, first) = (p.sequence("x", 3), p.labels_sequence("i"), p.labels("first"));
+        let h0 = p.parameter("h0", 5, Init::Normal(0.5));
+        let table = p.parameter("table", [4, 5], Init::Normal(0.5));
+        let time = p.axis("time").reset_where(p.sequence("mask", ()));
+        let run = time.scan("there", |s| {
+            let (h, word) = (s.state_from("h", h0), s.state_from("word", first));
+            s.next(word, s.at(i));
+            (s.next(h, (s.linear("h", h, 5) + s.affine("x", s.at(x), 5) + table.lookup(word)).tanh()), word)
+        });
+        let above = time.scan("above", |s| retrograd::cells::lstm(s, s.at(run.0.all()), 3));
+        p.output("h", run.0.all());
+        p.output("word", run.1.all());
+        p.output("above", above.all());
+        p.minimize(energy(above.all()) + energy(run.0.all()));
+    })
+}
+
+/// The same with samples that end.
+fn anew_with_lengths() -> Program {
+    record("states_begin_anew_with_lengths", |p| {
+        let time = p.lengths("lengths").reset_where(p.sequence("mask", ()));
+        let (x, h0) = (time.sequence("x", 3), p.parameter("h0", 5, Init::Normal(0.5)));
+        let there = time.scan("there", |s| {
+            let h = s.state_from("h", h0);
+            s.next(h, (s.linear("h", h, 5) + s.affine("x", s.at(x), 5)).tanh())
+        });
+        let back = time.scan_reverse("back", |s| {
+            let h = s.state_from("h", h0);
+            s.next(h, (s.linear("h", h, 5) + s.affine("x", s.at(x), 5)).tanh())
+        });
+        p.output("there", there.all());
+        p.output("back", back.all());
+        p.output("ends", there.last() * back.last());
+        p.minimize((energy(there.all() * back.all())).sum_over(time) + energy(there.last() * back.last()).sum_rows());
+    })
+}
+
 /// All of them.
 pub fn programs() -> Vec<Program> {
     vec![
@@ -307,5 +378,8 @@ pub fn programs() -> Vec<Program> {
         depth_in_time(),
         fixed(),
         generator(),
+        anew(),
+        anew_forwards(),
+        anew_with_lengths(),
     ]
 }

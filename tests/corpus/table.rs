@@ -116,6 +116,7 @@ table! {
         sample(Op::Select, [(Mask, ROW), (Float, ROW), (Float, ROW)]),
         sample(Op::Select, [(Mask, SCALAR), (Float, ROW), (Float, SCALAR)]),
         sample(Op::Select, [(Mask, ROW), (Float, SCALAR), (Float, ROW)]),
+        sample(Op::Select, [(Mask, SCALAR), (Below(9), ROW), (Below(9), ROW)]),
     ],
     Op::StopGradient => [sample(Op::StopGradient, [(Float, ROW)])],
     Op::ToFloat => [sample(Op::ToFloat, [(Below(9), ROW)])],

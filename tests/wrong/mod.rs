@@ -65,6 +65,7 @@ programs! {
     pieces_do_not_divide,
     reshape_count,
     reshape_to_nothing,
+    reset_where_of_a_batch,
     scan_over_two_axes,
     scan_over_which_axis,
     select_shapes,

@@ -86,7 +86,8 @@ fn flow(graph: &Graph, bounds: &mut Bounds, mistakes: &mut Vec<TooLarge>) {
                 flow_scan(scan, &node.operands, &outside, bounds, mistakes);
             }
             _ if node.ty.dtype == DType::I32 => {
-                for &operand in &node.operands {
+                // Not into a mask, which is a float.
+                for &operand in node.operands.iter().filter(|&&o| graph.ty(o).dtype == DType::I32) {
                     lower(bounds, operand, own);
                 }
             }

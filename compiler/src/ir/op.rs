@@ -105,7 +105,7 @@ pub enum Op {
     Unary(Unary),
     /// Pointwise, two operands; a scalar operand meets every feature.
     Binary(Binary),
-    /// Pointwise: the second operand where the first is not 0, else the third.
+    /// Pointwise: the second operand where the first is not 0, else the third; both floats, or integers of one shape.
     Select,
     /// The value, through which no derivative passes.
     StopGradient,

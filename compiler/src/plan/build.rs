@@ -931,6 +931,10 @@ impl Builder {
                 let from = self.span(scope, operands[0], pace, stages);
                 stages.push(stage(&name, domain, Work::ToFloat { from, into }));
             }
+            Op::Select => {
+                let [mask, yes, no] = [0, 1, 2].map(|i| self.span(scope, operands[i], pace, stages));
+                stages.push(stage(&name, domain, Work::Choose { mask, yes, no, into }));
+            }
             Op::PlaceLast(axis) => {
                 // Over all rows at once, though the operand has a row per sample only.
                 let pace = Pace { stepwise: false };
@@ -1083,6 +1087,7 @@ fn stage(name: &str, domain: Domain, work: Work) -> Stage {
         Work::MatMul { a, b, into, .. } => (vec![a.access, b.access], vec![into.access]),
         Work::Gather { table, index, into, .. } => (vec![table.access, index.access], vec![into.access]),
         Work::Scatter { index, from, into, .. } => (vec![index.access, from.access], vec![into.access]),
+        Work::Choose { mask, yes, no, into } => (vec![mask.access, yes.access, no.access], vec![into.access]),
         Work::OneHot { index, into, .. } => (vec![index.access], vec![into.access]),
         Work::Fill { into, .. } => (vec![], vec![into.access]),
     };

@@ -119,6 +119,7 @@ fn base_class(g: &Graph, v: Value) -> Class {
         Op::StopGradient => Class::View,
         Op::Scan(_) => Class::Scan,
         Op::ToFloat => Class::Alone,
+        Op::Select if !g.is_float(v) => Class::Alone,
         Op::Sum(_) | Op::Max(_) => Class::Reduce,
         Op::Dot | Op::DotNt if g.ty(g.operands(v)[0]).shape.rank() == 1 => Class::Product,
         op if op.is_pointwise() => Class::Pointwise,

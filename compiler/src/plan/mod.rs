@@ -314,6 +314,17 @@ pub enum Work {
         /// Floats.
         into: Span,
     },
+    /// Integers of one of two values: of `yes` where the mask is not 0, else of `no`.
+    Choose {
+        /// One float for the row, or one for each integer.
+        mask: Span,
+        /// Integers.
+        yes: Span,
+        /// Integers.
+        no: Span,
+        /// Integers.
+        into: Span,
+    },
     /// A strided copy within rows: element (i₀, i₁, ..) of `dims`.
     Copy {
         /// Source row; element (i₀, ..) at the offset plus each index times its stride.

@@ -99,6 +99,9 @@ impl Plan {
             Work::OneHot { index, into, n } => format!("one_hot {} = {} of {n}", s(into), s(index)),
             Work::Argmax { from, into, .. } => format!("argmax {} = {}", s(into), s(from)),
             Work::ToFloat { from, into } => format!("to_float {} = {}", s(into), s(from)),
+            Work::Choose { mask, yes, no, into } => {
+                format!("choose {} = {} ? {} : {}", s(into), s(mask), s(yes), s(no))
+            }
             Work::Copy { from, into, dims, strides, .. } if dims.len() > 1 => {
                 format!("copy {} = {} {dims:?} strides {strides:?}", s(into), s(from))
             }

@@ -97,7 +97,7 @@ impl<'r> Recorder<'r> {
     pub fn axis(&self, name: &str) -> TimeAxis<'r> {
         let site = Location::caller();
         let axis = self.recording.with(|state| state.axis(site, name));
-        TimeAxis { recording: self.recording, axis, mask: None }
+        TimeAxis { recording: self.recording, axis, mask: None, reset: None }
     }
 
     /// The time axis named `time`, on which sequences are unless another is asked for, with samples that end where an
@@ -119,6 +119,8 @@ pub struct TimeAxis<'r> {
     axis: Option<Axis>,
     /// Where samples end, if not all at the last step.
     mask: Option<Expr<'r>>,
+    /// Where states begin anew, if at other steps than the first.
+    reset: Option<Expr<'r>>,
 }
 
 impl<'r> TimeAxis<'r> {
@@ -183,13 +185,47 @@ impl<'r> TimeAxis<'r> {
         // Steps are counted down from the last, since a loop that runs backwards is begun anew in each run. The half
         // is for counts of rows that a float rounds.
         let end = length.to_float() - 0.5;
-        let plain = TimeAxis { mask: None, ..self };
+        let plain = TimeAxis { mask: None, reset: None, ..self };
         let own = plain.scan_reverse(LENGTHS, |s| {
             let t = s.state_from("t", last);
             s.next(t, t - 1.0);
             end.gt(t)
         });
         TimeAxis { mask: Some(own.all()), ..self }
+    }
+
+    /// This axis with sequences that stand one behind another: `begins: f32[T, B]` is not 0 at the first step of each.
+    ///
+    /// There, all states of a scan over the result start from their initial values again, each sample for itself, and no
+    /// derivative runs back across. A scan in reverse starts again behind such a step, so that nothing comes from the
+    /// sequence that follows. The initial values are those of the run; what a scan gives as a state after its last step
+    /// is, in reverse, one that has begun anew if step 0 is a first one.
+    ///
+    /// ```
+    /// # use retrograd_compiler::ir::Program;
+    /// # Program::record("doc", |p| {
+    /// let word = p.labels_sequence("word");
+    /// let previous = p.labels_sequence("previous");
+    /// let begins = previous.to_float().eq(0.0); // behind each full stop
+    /// let time = p.axis("time").reset_where(begins);
+    /// let run = time.scan("count", |s| {
+    ///     let n = s.state("n", ()); // words of the sentence so far
+    ///     s.next(n, n + s.at(word).to_float().ne(0.0))
+    /// });
+    /// p.output("n", run.all());
+    /// # })?;
+    /// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+    /// ```
+    #[track_caller]
+    pub fn reset_where(self, begins: Expr<'r>) -> TimeAxis<'r> {
+        let site = Location::caller();
+        let Some((begins, ty)) = self.recording.floats(site, "reset_where", begins) else { return self };
+        if self.axis.is_some() && ty != Type::float(Extent::Time(self.number()), ()) {
+            let rule = "it takes one float for each step of this axis and each sample";
+            self.recording.fail(site, Kind::BadExtent { op: "reset_where", given: ty, rule });
+            return self;
+        }
+        TimeAxis { reset: Some(begins), ..self }
     }
 
     /// 1 at the steps that are a sample's own, 0 past its end: `f32[T, B]`.
@@ -211,7 +247,8 @@ impl<'r> TimeAxis<'r> {
 
     fn over(self, reverse: bool) -> Over {
         let mask = self.mask.and_then(Expr::value).map(|at| at.value);
-        Over { axis: Some(self.number()), reverse, mask }
+        let reset = self.reset.and_then(Expr::value).map(|at| at.value);
+        Over { axis: Some(self.number()), reverse, mask, reset }
     }
 
     /// Its number, which types carry.

@@ -236,7 +236,7 @@ impl State {
     }
 
     /// A value of this recording in the frame being recorded.
-    fn local(&mut self, site: Site, at: Local) -> Option<Value> {
+    pub fn local(&mut self, site: Site, at: Local) -> Option<Value> {
         if self.silent > 0 {
             return None;
         }

@@ -16,6 +16,8 @@ pub(super) struct Over {
     pub reverse: bool,
     /// A sequence on the axis: 1 at the steps that are a sample's own, 0 past its end.
     pub mask: Option<Value>,
+    /// A sequence on the axis: not 0 where a sample's states begin anew.
+    pub reset: Option<Value>,
 }
 
 /// A scan's body while it is recorded.
@@ -27,6 +29,8 @@ pub(super) struct Body {
     reverse: bool,
     /// Where samples end: 1 at steps that are a sample's own, 0 past its end.
     mask: Option<Value>,
+    /// Where states begin anew: not 0 at the first step of a sequence.
+    reset: Option<Value>,
     /// What a loop that is written out reads at each step, in the program's graph.
     list: Option<Vec<Value>>,
     /// How many of the scopes are around the scan; states are named by the rest.
@@ -40,7 +44,11 @@ struct StateOf {
     name: String,
     made: Site,
     leaf: Value,
+    /// What the step sees of it: the leaf, or the initial value where the state begins anew.
+    seen: Value,
     initial: Value,
+    /// The initial value in the body, where states begin anew.
+    again: Option<Value>,
     next: Option<(Value, Site)>,
 }
 
@@ -86,6 +94,7 @@ impl Recording {
                 axis: over.axis,
                 reverse: over.reverse,
                 mask: None,
+                reset: None,
                 list: None,
                 depth: state.scopes.len(),
                 captures: Vec::new(),
@@ -96,6 +105,9 @@ impl Recording {
                 let body = state.body.as_mut().expect("just opened");
                 body.each[0].1.name = "mask".to_string();
                 body.mask = Some(leaf.value);
+            }
+            if let Some(leaf) = over.reset.and_then(|reset| state.at(site, reset)) {
+                state.body.as_mut().expect("just opened").reset = Some(leaf.value);
             }
             Some(state.scans.len() - 1)
         })
@@ -217,8 +229,16 @@ impl State {
         }
         body.graph.location = Some(site);
         let leaf = body.graph.leaf(Op::Carry(body.states.len()), ty.at(Extent::Batch));
-        body.states.push(StateOf { name, made: site, leaf, initial, next: None });
-        Some(Local { frame: body.frame, value: leaf })
+        let (frame, reset, reverse) = (body.frame, body.reset, body.reverse);
+        let again = reset.and_then(|_| self.local(site, Local { frame: 0, value: initial }));
+        let body = self.body.as_mut().expect("still open");
+        let seen = match (reset, again) {
+            // A loop that runs backwards begins anew behind the step that is the first of a sequence.
+            (Some(reset), Some(again)) if !reverse => body.graph.add(Op::Select, &[reset, again, leaf]),
+            _ => leaf,
+        };
+        body.states.push(StateOf { name, made: site, leaf, seen, initial, again, next: None });
+        Some(Local { frame, value: seen })
     }
 
     /// Gives a state its next value, which is returned, one row for each sample.
@@ -228,7 +248,7 @@ impl State {
         }
         let body = self.body.as_mut().expect("a step is of an open body");
         let ty = body.graph.ty(state).clone();
-        let Some(i) = body.states.iter().position(|s| s.leaf == state) else {
+        let Some(i) = body.states.iter().position(|s| s.seen == state) else {
             self.fail(site, Kind::NotAState { given: ty });
             return None;
         };
@@ -332,15 +352,25 @@ impl State {
         operands.extend(body.captures.iter().chain(&body.each).map(|(v, _)| v));
         operands.extend(body.states.iter().map(|s| s.initial));
         // A state without its next value stays as it is: the error is noted, and the rest can be checked.
-        let states = std::mem::take(&mut body.states).into_iter();
-        let mut carries: Vec<Carry> =
-            states.map(|s| Carry { name: s.name, value: s.leaf, next: s.next.map_or(s.leaf, |(v, _)| v) }).collect();
+        let states = std::mem::take(&mut body.states);
+        let again: Vec<Option<Value>> = states.iter().map(|s| s.again.filter(|_| body.reverse)).collect();
+        let carry = |s: StateOf| Carry { name: s.name, value: s.leaf, next: s.next.map_or(s.leaf, |(v, _)| v) };
+        let mut carries: Vec<Carry> = states.into_iter().map(carry).collect();
         let graph = &mut self.program.graph;
         graph.location = Some(site);
         for output in &mut self.scans[recorded].outputs {
-            output.state = carries.iter().position(|c| c.next == output.value);
+            let state = carries.iter().position(|c| c.next == output.value);
+            // What the next step reads is another value where it may begin anew.
+            output.state = state.filter(|&i| again[i].is_none());
             if output.state.is_none() && (body.reverse || body.mask.is_some()) {
                 output.zero = Some(graph.constant(0.0, body.graph.ty(output.value).clone()));
+            }
+        }
+        if let Some(reset) = body.reset {
+            for (carry, again) in carries.iter_mut().zip(again) {
+                let Some(again) = again else { continue };
+                body.graph.location = Some(site);
+                carry.next = body.graph.add(Op::Select, &[reset, again, carry.next]);
             }
         }
         let mut integers = Vec::new();

@@ -103,7 +103,8 @@ fn narrower_rows(g: &mut Numbered, op: &Op, x: &[Value]) -> Option<Value> {
 /// A pointwise op needs no constant or repeated scalar written out over the features of another operand, and it is
 /// computed before a broadcast that all its operands go through.
 fn narrower_features(g: &mut Numbered, op: &Op, x: &[Value]) -> Option<Value> {
-    if !op.is_pointwise() {
+    // Integers are chosen as they are.
+    if !op.is_pointwise() || x[1..].iter().any(|&v| !g.is_float(v)) {
         return None;
     }
     let ty = type_of(g, op, x);

@@ -113,7 +113,18 @@ impl Body {
     }
 
     /// The same next values and used results as another scan whose values are mapped; adds the scan to `g`.
-    pub fn copy_results(mut self, scan: &Scan, map: &[Option<Value>], used: &Used, g: &mut Numbered) -> Results {
+    pub fn copy_results(self, scan: &Scan, map: &[Option<Value>], used: &Used, g: &mut Numbered) -> Results {
+        self.give_results(scan, map, used, g).1
+    }
+
+    /// [`copy_results`](Body::copy_results), with the scan's node: there may be more states than the other has.
+    pub fn give_results(
+        mut self,
+        scan: &Scan,
+        map: &[Option<Value>],
+        used: &Used,
+        g: &mut Numbered,
+    ) -> (Value, Results) {
         let new = |v: Value| map[v.index()].expect("a walk maps all roots");
         for (i, carry) in scan.carries.iter().enumerate() {
             self.next(i, new(carry.next));
@@ -125,11 +136,12 @@ impl Body {
         let yields = keep(&used.yields, &scan.yields, &mut |name, v| self.yielded(name, v));
         let totals = keep(&used.totals, &scan.sums, &mut |name, v| self.total(name, v));
         let node = self.place(g);
-        Results {
+        let results = Results {
             yields: yields.into_iter().map(|i| i.map(|i| g.result(node, Op::Yield(i)))).collect(),
             finals: used.finals.iter().enumerate().map(|(i, u)| u.then(|| g.result(node, Op::Final(i)))).collect(),
             totals: totals.into_iter().map(|i| i.map(|i| g.result(node, Op::Total(i)))).collect(),
-        }
+        };
+        (node, results)
     }
 
     /// Adds the scan to the graph around it.

@@ -399,7 +399,19 @@ pub static NE: Row = binary("ne", Tangent::Zero, None, |_, a| Dual::new(flag(a[0
 
 pub static SELECT: Row = Row {
     name: "select",
-    infer: |_, t| pointwise_type(3, t),
+    infer: |_, t| match t {
+        // Integers have no broadcast over features: who moves them moves whole rows.
+        [mask, a, b] if a.dtype == DType::I32 && a.dtype == b.dtype && a.shape == b.shape => {
+            let [x, y] = [a, b].map(|t| Type { dtype: DType::F32, ..(*t).clone() });
+            let ty = pointwise_type(3, &[mask, &x, &y])?;
+            if ty.shape == a.shape {
+                Ok(Type { dtype: DType::I32, ..ty })
+            } else {
+                Err("a mask chooses features".into())
+            }
+        }
+        _ => pointwise_type(3, t),
+    },
     tangent: Tangent::Rule(|g, node, tangents| {
         let mask = g.operands(node)[0];
         let ty = g.ty(node).clone();
