@@ -28,8 +28,12 @@ fn read_out<'r>(p: &Recorder<'r>, h: Expr<'r>, next: Expr<'r>) {
 
 /// A deep encoder in both directions, over samples of different lengths, starts a deep decoder.
 fn translator() -> Program {
+    translator_into(|p| p.axis("target"))
+}
+
+fn translator_into(target: impl for<'r> Fn(&Recorder<'r>) -> TimeAxis<'r>) -> Program {
     record("translator", |p| {
-        let (source, target) = (p.axis("source").lengths("lengths"), p.axis("target"));
+        let (source, target) = (p.axis("source").lengths("lengths"), target(p));
         let (x, before, next) = (source.sequence("x", 3), target.labels("before"), target.labels("next"));
         let encoder = cells::bidirectional(p, source, "encoder", x, 6, &cells::gru);
         let start = p.affine("start", encoder.last(), 8).tanh();
@@ -198,6 +202,22 @@ fn searches_find_what_there_is() {
         }
         assert!(greedy_was_not_best, "{}: a case in which a beam finds more", program.name);
     }
+}
+
+/// A program that learns from texts of different lengths writes as one that does not: at each step there is one to go.
+#[test]
+fn lengths_of_what_is_written_are_for_learning() {
+    let (plain, ragged) = (translator(), translator_into(|p| p.axis("target").lengths("written")));
+    let given = Given::new(3, 5);
+    let feed = given.feed(&plain, &[3]);
+    let write = |program: &Program, feed: &Feed| {
+        let mut decoder = program.decoder("target", 2).expect("it runs forwards");
+        beam_search(&mut decoder, feed, &SEARCH, 3).expect("it writes")
+    };
+    let expected = write(&plain, &feed);
+    assert_eq!(write(&ragged, &feed.clone().i32_slice("written", &[3], &[1, 1, 1])), expected);
+    // Without a step to go nothing is read and the states wait.
+    assert_ne!(write(&ragged, &feed.i32_slice("written", &[3], &[0, 0, 0])), expected);
 }
 
 /// Learns to write what it has read, and writes it.

@@ -1,4 +1,4 @@
-//! Cells: one step each, as plain functions of a [`Step`](crate::prelude::Step), this step's input and the number of
+//! Cells: one step each, as plain functions of a [`Step`], this step's input and the number of
 //! units; each gives the new h.
 //!
 //! They use the public interface only. To make another, copy one. [σ is the sigmoid, ⊙ the product of features,
@@ -12,7 +12,7 @@
 //! | looking at places | [`dot_attention_decoder`], [`additive_attention_decoder`]; [`dot_attention`], [`additive_attention`] |
 //! | made of cells | [`stacked`], [`residual`], [`bidirectional`] |
 //!
-//! States start at 0; [`Step::start`](crate::prelude::Step::start) has them start elsewhere, as in a decoder that goes
+//! States start at 0; [`Step::start`] has them start elsewhere, as in a decoder that goes
 //! on from an encoder.
 //!
 //! States and parameters are named within the step's scope, so layers of one kind need a scope each:
