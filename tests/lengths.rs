@@ -41,6 +41,9 @@ fn program(ragged: bool) -> Program {
         p.output("wrapped", wrapped.all());
         p.output("wrapped_ends", wrapped.last());
         p.output("c", forth.0.state("c"));
+        let noting = time.scan("noting", |s| cells::remembered(s, s.at(both), 3));
+        p.output("remembered", noting.state("remembered"));
+        p.output("remembers", noting.state("remembers"));
         let loss = above.all().mse(y);
         p.output("mean", loss.mean_over(time));
         let ends = forth.1.last() * back.1.last() + above.last() * forth.0.state("c");

@@ -516,6 +516,31 @@ fn decoders_that_look() {
     }
 }
 
+/// Padding has no weight, whatever is in it.
+#[test]
+fn a_look_at_places_some_of_which_are_there() {
+    let ran = run(|p| {
+        let (query, features, mask) = (p.input("query", 4), p.input("features", [3, 4]), p.input("mask", 1));
+        // The first and the last place, or the other one.
+        let outer = mask.gt(0.0);
+        let there = concat([outer, 1.0 - outer, outer]);
+        let places = retrograd::cells::Places { features: features * 40.0, mask: Some(there) };
+        let (context, weights) = retrograd::cells::dot_attention(query, places.features, places);
+        p.output("y", concat([context, weights]));
+    });
+    let (query, features, mask) = (ran.rows("query"), ran.rows("features"), ran.rows("mask"));
+    let expected = (0..SIZES.1).map(|n| {
+        let there: Vec<usize> = if mask[n][0] > 0.0 { vec![0, 2] } else { vec![1] };
+        let features: Vec<Vec<f64>> = features[n].chunks(4).map(|row| each(row, |x| 40.0 * x)).collect();
+        let score = |&l: &usize| zip(&features[l], &query[n], |a, b| a * b).iter().sum();
+        let some = softmax(&there.iter().map(score).collect::<Vec<f64>>());
+        let weight = |l: usize| there.iter().position(|&i| i == l).map_or(0.0, |i| some[i]);
+        let weights: Vec<f64> = (0..3).map(weight).collect();
+        [product(&weights, &features.concat(), 4), weights].concat()
+    });
+    ran.check(expected.collect());
+}
+
 #[test]
 fn cells_of_cells() {
     use retrograd::cells;

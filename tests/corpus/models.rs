@@ -270,6 +270,25 @@ fn captioner() -> Program {
     })
 }
 
+/// A translator that looks back at what its encoder remembered of texts of different lengths.
+fn translator() -> Program {
+    record("translator", |p| {
+        let (source, target) = (p.axis("source").lengths("lengths"), p.axis("target"));
+        let (x, before, next) = (source.sequence("x", 3), target.labels("before"), target.labels("next"));
+        let encoder = source.scan("encoder", |s| {
+            let h = cells::gru(s, s.at(x), 5);
+            cells::remembered(s, h, 4)
+        });
+        let (h, _, weights) = target.scan("decoder", |s| {
+            s.start("h", encoder.state("h"));
+            let words = s.embedding("words", s.at(before), 6, 3);
+            cells::dot_attention_decoder(s, words, cells::Places::of(encoder), 5)
+        });
+        p.output("weights", weights.all());
+        p.minimize(p.affine("readout", h.all(), 6).cross_entropy(next));
+    })
+}
+
 /// Two layers in both directions of time; with lengths, each sample from its own end.
 fn deep_bidirectional(lengths: bool) -> Program {
     record(if lengths { "bidirectional_with_lengths" } else { "bidirectional_deep" }, |p| {
@@ -418,6 +437,7 @@ pub fn programs() -> Vec<Program> {
         scheduled_sampling(),
         deep_encoder_decoder(),
         captioner(),
+        translator(),
         deep_bidirectional(false),
         deep_bidirectional(true),
         one_hot(),
