@@ -5,6 +5,7 @@ pub use retrograd_compiler::record::{
     Expr, Operand, RecordError, RecordErrorKind, RecordErrors, Recorder, Run, Scope, States, Step, TimeAxis, concat,
     concat_axis, select, stack,
 };
+pub use retrograd_runtime::decode::{Decoder, Hypothesis, Search, beam_search, greedy};
 pub use retrograd_runtime::feed::Feed;
 pub use retrograd_runtime::optimizer::{Adam, AdamW, RmsProp, Sgd};
 pub use retrograd_runtime::schedule::Schedule;

@@ -37,11 +37,17 @@ fn program(ragged: bool) -> Program {
             p.output(&format!("{name}_last"), run.last());
         }
         p.output("above", above.all());
+        let wrapped = cells::bidirectional(p, time, "wrapped", both, 3, &cells::gru_reset_after);
+        p.output("wrapped", wrapped.all());
+        p.output("wrapped_ends", wrapped.last());
         p.output("c", forth.0.state("c"));
+        let noting = time.scan("noting", |s| cells::remembered(s, s.at(both), 3));
+        p.output("remembered", noting.state("remembered"));
+        p.output("remembers", noting.state("remembers"));
         let loss = above.all().mse(y);
         p.output("mean", loss.mean_over(time));
         let ends = forth.1.last() * back.1.last() + above.last() * forth.0.state("c");
-        p.minimize(loss.sum_over(time) + energy(ends).sum_rows());
+        p.minimize(loss.sum_over(time) + (energy(ends) + energy(wrapped.last())).sum_rows());
     })
 }
 

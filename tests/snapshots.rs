@@ -6,19 +6,41 @@ use retrograd::compiler::plan::{Plan, Unit, Work};
 use retrograd::prelude::*;
 
 type Cell = for<'r> fn(&Step<'r>, Expr<'r>, usize) -> Expr<'r>;
+type Told = for<'r> fn(&Step<'r>, Expr<'r>, Expr<'r>) -> Expr<'r>;
 
 /// A cell of 16 units over 8 inputs with a readout and a loss at every step.
 fn many_to_many(name: &str, cell: Cell) -> Program {
+    read_out(name, |p, x| p.scan("cell", |s| cell(s, s.at(x), 16)))
+}
+
+/// The same of a cell that is told something of this shape.
+fn told(name: &str, shape: &[usize], cell: Told) -> Program {
+    read_out(name, |p, x| {
+        let about = p.input("about", shape);
+        p.scan("cell", |s| cell(s, s.at(x), about))
+    })
+}
+
+fn read_out(name: &str, scan: impl for<'r> FnOnce(&Recorder<'r>, Expr<'r>) -> Run<'r>) -> Program {
     Program::record(name, |p| {
         let (x, target) = (p.sequence("x", 8), p.labels_sequence("target"));
-        let run = p.scan("cell", |s| cell(s, s.at(x), 16));
+        let run = scan(p, x);
         p.minimize(p.affine("readout", run.all(), 4).cross_entropy(target));
     })
     .expect("library cells record")
 }
 
-fn check(name: &str, cell: Cell) {
-    let recorded = many_to_many(name, cell);
+/// The net in the letters U, V and W, which has its readout in the step.
+fn uvw() -> Program {
+    Program::record("rnn_uvw", |p| {
+        let (x, target) = (p.sequence("x", 8), p.labels_sequence("target"));
+        let (_, logits, _) = p.scan("cell", |s| cells::rnn_uvw(s, s.at(x), 16, 4));
+        p.minimize(logits.all().cross_entropy(target));
+    })
+    .expect("library cells record")
+}
+
+fn check(recorded: &Program) {
     let joint = recorded.backward().expect("it has an objective");
     for (stage, text) in [
         ("recorded", recorded.to_string()),
@@ -26,24 +48,42 @@ fn check(name: &str, cell: Cell) {
         ("hoisted", joint.hoisted().to_string()),
         ("plan", joint.plan().to_string()),
     ] {
-        insta::assert_snapshot!(format!("{name}.{stage}"), text);
+        insta::assert_snapshot!(format!("{}.{stage}", recorded.name), text);
     }
 }
 
 #[test]
 fn stages_of_the_library_cells() {
-    let cells: [(&str, Cell); 8] = [
+    let cells: [(&str, Cell); 12] = [
         ("rnn", cells::rnn),
         ("rnn_split", cells::rnn_split),
+        ("ind_rnn", cells::ind_rnn),
         ("lstm", cells::lstm),
-        ("gru", cells::gru),
         ("peephole_lstm", cells::peephole_lstm),
         ("layer_norm_lstm", cells::layer_norm_lstm),
+        ("projected_lstm", |s, x, units| cells::projected_lstm(s, x, 2 * units, units)),
+        ("min_lstm", cells::min_lstm),
+        ("gru", cells::gru),
+        ("gru_reset_after", cells::gru_reset_after),
         ("mgu", cells::mgu),
         ("min_gru", cells::min_gru),
     ];
     for (name, cell) in cells {
-        check(name, cell);
+        check(&many_to_many(name, cell));
+    }
+    check(&uvw());
+}
+
+/// What is read out is the state with which the decoder looks, or has looked.
+#[test]
+fn stages_of_the_cells_that_are_told_something() {
+    let cells: [(&str, &[usize], Told); 3] = [
+        ("conditioned_rnn", &[12], |s, x, about| cells::conditioned_rnn(s, x, about, 16)),
+        ("dot_attention_decoder", &[5, 12], |s, x, places| cells::dot_attention_decoder(s, x, places, 16).0),
+        ("additive_attention_decoder", &[5, 12], |s, x, places| cells::additive_attention_decoder(s, x, places, 16).0),
+    ];
+    for (name, shape, cell) in cells {
+        check(&told(name, shape, cell));
     }
 }
 
@@ -70,35 +110,65 @@ fn products(plan: &Plan) -> (usize, Vec<usize>, usize, usize) {
     (before, inside, sums_outside, sums_inside)
 }
 
-/// One input product before the loop, one recurrent product stage inside (two for the GRU), and the same again
-/// backwards; weight gradients after the loops.
+/// One input product before the loop, one recurrent product stage inside (two where one product waits for another), and
+/// the same again backwards; weight gradients after the loops.
 #[test]
 fn nothing_but_the_recurrence_stays_in_the_loop() {
-    let cells: [(&str, Cell, usize); 4] =
-        [("rnn", cells::rnn, 1), ("rnn_split", cells::rnn_split, 1), ("lstm", cells::lstm, 1), ("gru", cells::gru, 2)];
+    let cells: [(&str, Cell, usize); 9] = [
+        ("rnn", cells::rnn, 1),
+        ("rnn_split", cells::rnn_split, 1),
+        ("lstm", cells::lstm, 1),
+        ("projected_lstm", |s, x, units| cells::projected_lstm(s, x, 2 * units, units), 2),
+        ("gru", cells::gru, 2),
+        ("gru_reset_after", cells::gru_reset_after, 1),
+        ("ind_rnn", cells::ind_rnn, 0),
+        ("min_gru", cells::min_gru, 0),
+        ("min_lstm", cells::min_lstm, 0),
+    ];
     for (name, cell, stages) in cells {
         let plan = many_to_many(name, cell).backward().expect("it has an objective").plan();
         let (before, inside, outside, sums_inside) = products(&plan);
         assert_eq!(before, 1, "{name}: products before the loop");
         assert_eq!(inside, [stages, stages], "{name}: product stages inside the loops");
         assert_eq!(sums_inside, 0, "{name}: sums over rows inside the loops");
-        assert!(outside >= 5, "{name}: gradients of two weights, two biases and the readout come after the loops");
+        assert!(outside >= 4, "{name}: gradients of weights, biases and the readout come after the loops");
     }
 }
 
-/// `[h; x]·W` and `h·W_h + x·W_x` are the same work: all stages are equal but for the names of weights and biases.
+/// `[h; x]·W`, `h·W_h + x·W_x`, and the letters U, V and W are the same work: all stages are equal but for the names of
+/// weights, biases and the state.
 #[test]
-fn joined_and_split_spellings_have_the_same_plan() {
-    let stages = |cell: Cell| {
-        let plan = many_to_many("rnn", cell).plan();
-        let text = plan.to_string();
+fn spellings_of_the_vanilla_net_have_the_same_plan() {
+    let stages = |program: &Program| {
+        let joint = program.backward().expect("it has an objective");
+        let (forward, both) = (program.plan(), joint.plan());
+        let text = forward.to_string();
         let mut text = text.split("  memory {").next().expect("stages come first").to_string();
-        for (name, letter) in
-            [("cell.hh", "W"), ("cell.hx", "W"), ("cell.cell", "W"), ("#1", ""), ("#2", ""), ("#3", "")]
-        {
+        for (name, letter) in [
+            ("rnn_uvw", "rnn"),
+            ("cell.hh.w", "W"),
+            ("cell.hx.w", "W"),
+            ("cell.cell.w", "W"),
+            ("cell.W", "W"),
+            ("cell.U", "W"),
+            ("cell.hx.b", "b"),
+            ("cell.cell.b", "b"),
+            ("cell.b", "b"),
+            ("cell.s", "cell.h"),
+            ("readout.w", "V"),
+            ("cell.V", "V"),
+            ("readout.b", "c"),
+            ("cell.c", "c"),
+            ("#1", ""),
+            ("#2", ""),
+            ("#3", ""),
+        ] {
             text = text.replace(name, letter);
         }
-        (text, plan.flops(&Sizes::new(7, 3)))
+        let sizes = Sizes::new(7, 3);
+        (text, forward.flops(&sizes), both.flops(&sizes))
     };
-    assert_eq!(stages(cells::rnn), stages(cells::rnn_split));
+    let joined = stages(&many_to_many("rnn", cells::rnn));
+    assert_eq!(joined, stages(&many_to_many("rnn", cells::rnn_split)));
+    assert_eq!(joined, stages(&uvw()));
 }

@@ -109,12 +109,14 @@ fn stream(model: &Program, batch: usize) {
     let mut stream = model.stream(batch, 1).expect("code for this machine");
     let inputs = Batch::new(9, batch);
     let mut logits = vec![0.0; batch * WORDS];
+    let backwards: Vec<usize> = (0..batch).rev().collect();
     let mut step = |t: usize| {
         let (x, word) = (inputs.x.outer_iter().nth(t).unwrap(), inputs.word.outer_iter().nth(t).unwrap());
         stream.set_f32("x", x.to_slice().expect("row-major")).expect("an input");
         stream.set_i32("word", word.to_slice().expect("row-major")).expect("an input");
         stream.advance().expect("all inputs are set");
         stream.get_f32("logits", &mut logits).expect("an output");
+        stream.reorder(&backwards).expect("a row for each");
     };
     step(0);
     let count = allocations(|| (1..9).for_each(&mut step));

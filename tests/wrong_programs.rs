@@ -77,6 +77,7 @@ const METHODS: &[Method] = &[
     ("gelu", |x, _| x.gelu()),
     ("softmax", |x, _| x.softmax()),
     ("log_softmax", |x, _| x.log_softmax()),
+    ("sample", |x, y| x.sample(y)),
     ("layer_norm", |x, y| x.layer_norm(y, y, 1e-5)),
     ("rms_norm", |x, y| x.rms_norm(y, 1e-5)),
     ("dot", |x, y| x.dot(y)),

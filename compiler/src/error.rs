@@ -346,6 +346,24 @@ pub enum RecordErrorKind {
         /// Name of the state.
         name: String,
     },
+    /// A state that is told twice where to start.
+    #[error("state `{name}` is told again where to start; it was told first at {first}")]
+    StartTwice {
+        /// Name of the state.
+        name: String,
+        /// Where it was told first.
+        first: Place,
+    },
+    /// A start of another type than the state.
+    #[error("state `{name}` is {state}, and what it is to start from is {given}; both must be of one type")]
+    StartType {
+        /// Name of the state.
+        name: String,
+        /// Type of the state.
+        state: Type,
+        /// Type of the start.
+        given: Type,
+    },
     /// A state that starts from a whole sequence.
     #[error("state `{name}` cannot start from {given}: an initial value is one row for each sample, or one for all")]
     BadInitial {

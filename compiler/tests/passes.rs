@@ -7,7 +7,7 @@ use retrograd_compiler::ir::{Extent, Op, Program, Scan};
 use retrograd_compiler::simplify::{
     algebra, distribute_slices, erase_stop_gradient, gather_sums, invariant, ports, simplify, split_products,
 };
-use retrograd_compiler::time::{UnrollError, carry_state, hoist, unroll};
+use retrograd_compiler::time::{DivideError, UnrollError, carry_state, divide, hoist, unroll};
 
 #[path = "passes/programs.rs"]
 mod programs;
@@ -572,4 +572,76 @@ fn slices_go_through_pointwise_values() {
          output o = %1
          output g = %2";
     check(whole, whole);
+}
+
+/// An encoder, a decoder that goes on from it and looks at what it kept, and results of each and of both.
+fn encoder_and_decoder() -> Program {
+    let program = Program::record("both", |p| {
+        let (source, target) = (p.axis("source"), p.axis("target"));
+        let (x, y) = (source.sequence("x", 3), target.sequence("y", 3));
+        let (image, scale) = (p.input("image", 4), p.shared("scale", 4));
+        let encoder = source.scan_reverse("encoder", |s| {
+            let h = s.state("h", 4);
+            s.next(h, (s.linear("h", h, 4) + s.affine("x", s.at(x), 4)).tanh())
+        });
+        let summary = encoder.all().mean_time();
+        let decoder = target.scan("decoder", |s| {
+            let h = s.state_from("h", encoder.last());
+            s.next(h, (s.linear("h", h, 4) + s.affine("y", s.at(y), 4) + summary * image * scale).tanh())
+        });
+        let back = source.scan("back", |s| {
+            let h = s.state_from("h", decoder.last());
+            s.next(h, h * 0.5 + s.at(encoder.all()))
+        });
+        p.output("summary", summary);
+        p.output("decoded", decoder.all());
+        p.output("mean", decoder.all().mean_time());
+        p.output("steps", target.mask());
+        p.output("back", back.all());
+        p.minimize(decoder.all().square().mean_features());
+    });
+    program.expect("no mistakes")
+}
+
+#[test]
+fn a_divided_program_computes_what_the_whole_does() {
+    let whole = encoder_and_decoder();
+    let parts = divide(&whole, Axis(1)).expect("the decoder runs forwards");
+    let names = |p: &Program| p.outputs.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>();
+    // What is read behind the axis: the encoder's mean and its last state; the output "back" is behind both axes.
+    assert_eq!(names(&parts.before), ["summary", "kept.0", "kept.1"]);
+    assert_eq!(names(&parts.along), ["decoded", "mean", "steps"]);
+    let inputs = |p: &Program| p.inputs.iter().map(|i| i.name.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        (inputs(&parts.before), inputs(&parts.along)),
+        (vec!["x".into()], { ["y", "image", "scale", "kept.0", "kept.1"].map(String::from).to_vec() })
+    );
+    for part in [&parts.before, &parts.along] {
+        checked("divide", part.clone());
+        assert_eq!(part.parameters.len(), whole.parameters.len(), "both have all parameters, in order");
+    }
+    assert_eq!((parts.before.time_axes(), parts.along.time_axes()), (vec![Axis(0)], vec![Axis(1)]));
+    for batch in [1, 3] {
+        let sizes = Sizes { batch, steps: vec![4, 2] };
+        let mut values = random_values(&whole, &sizes, 5);
+        let expected = interpret(&whole, &values, &sizes).outputs;
+        let before = interpret(&parts.before, &values, &sizes).outputs;
+        values.extend(parts.kept.iter().map(|name| (name.clone(), before[name].clone())));
+        let along = interpret(&parts.along, &values, &sizes).outputs;
+        for (name, given) in before.iter().chain(&along).filter(|(name, _)| !parts.kept.contains(name)) {
+            assert_close(name, given, &expected[name], 0.0);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_divided_says_why() {
+    let whole = encoder_and_decoder();
+    let backwards = divide(&whole, Axis(0)).expect_err("the encoder runs backwards");
+    assert_eq!(
+        backwards.to_string(),
+        "scan `encoder` reads the time axis `source` from its end, so it cannot run along it step by step"
+    );
+    let updated = whole.extend(|p| p.update(p.value("scale"), p.value("scale") * 0.5)).expect("no mistakes");
+    assert_eq!(divide(&updated, Axis(1)).unwrap_err(), DivideError::Updates { target: "scale".to_string() });
 }

@@ -1,11 +1,13 @@
 //! What can go wrong between a compiled program and its user.
 //!
 //! A [`RunError`] is always the user's: it says what was given, what is allowed, and where. Our own mistakes are
-//! assertions and never take this form. Checkpoints have their own [`CheckpointError`], which names the file.
+//! assertions and never take this form. Checkpoints have their own [`CheckpointError`], which names the file, and so
+//! has writing with a decoder, [`DecodeError`].
 
 use std::path::PathBuf;
 
 use retrograd_compiler::ir::{Axis, DType, Extent, Type};
+use retrograd_compiler::time::DivideError;
 
 /// Why a program could not be made ready, run, or continued.
 #[derive(Debug, thiserror::Error)]
@@ -187,6 +189,62 @@ pub enum RunError {
     /// Saving or loading.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+}
+
+/// Why nothing could be [written](crate::decode) with a program.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The program has no part along the axis that runs step by step.
+    #[error(transparent)]
+    Divide(#[from] DivideError),
+    /// Whatever is wrong with inputs, settings or the compile.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// There is no input for the symbol before.
+    #[error(
+        "`{given}` is no input that has one integer at each step of the axis, for the symbol before; such inputs are {}",
+        list(known)
+    )]
+    NoSymbols {
+        /// The name that was given.
+        given: String,
+        /// Names of inputs that would do.
+        known: Vec<String>,
+    },
+    /// There is no output that scores symbols.
+    #[error(
+        "`{given}` is no output that has one float for each symbol at each step of the axis; such outputs are {}",
+        list(known)
+    )]
+    NoLogits {
+        /// The name that was given.
+        given: String,
+        /// Names of outputs that would do.
+        known: Vec<String>,
+    },
+    /// More symbols can be written than read.
+    #[error(
+        "output `{output}` scores {classes} symbols, but input `{input}` takes those below {bound}: what is written is read"
+    )]
+    Unreadable {
+        /// The output.
+        output: String,
+        /// How many symbols it scores.
+        classes: usize,
+        /// The input.
+        input: String,
+        /// One more than the largest symbol it takes.
+        bound: usize,
+    },
+    /// The logits of a step are not numbers.
+    #[error("at step {step} of sample {sample} the logits make no distribution: some are infinite or not numbers")]
+    NoDistribution {
+        /// The sample, counted from 0.
+        sample: usize,
+        /// The step, counted from 0.
+        step: usize,
+    },
 }
 
 /// Why a checkpoint could not be written or read. A failed save leaves the file that was there before.

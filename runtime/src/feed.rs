@@ -187,6 +187,18 @@ impl<'a> Feed<'a> {
         self.with(name, Ok(view))
     }
 
+    /// The same without the arrays whose names are not to be kept.
+    pub(crate) fn only(&self, keep: impl Fn(&str) -> bool) -> Feed<'_> {
+        let mut feed = self.reborrow();
+        feed.arrays.retain(|(name, _)| keep(name));
+        feed
+    }
+
+    /// The number of samples, where the feed itself says it.
+    pub(crate) fn samples(&self) -> Option<usize> {
+        self.batch
+    }
+
     fn with(mut self, name: &'a str, array: Result<View<'a>, BadSlice<'a>>) -> Feed<'a> {
         self.arrays.push((name, array));
         self
@@ -248,7 +260,7 @@ pub fn resolve<'f, 'a>(program: &Program, feed: &'f Feed<'a>) -> Result<Resolved
     Ok(Resolved { sizes, views })
 }
 
-fn check_type(name: &str, view: &View, ty: &Type) -> Result<(), RunError> {
+pub(crate) fn check_type(name: &str, view: &View, ty: &Type) -> Result<(), RunError> {
     let (input, given, expected) = (|| name.to_string(), || view.shape().to_vec(), || ty.clone());
     if view.dtype() != ty.dtype {
         return Err(RunError::WrongDType { input: input(), given: view.dtype(), expected: expected() });
@@ -357,7 +369,7 @@ fn sizes(program: &Program, feed: &Feed, views: &[Option<&View>]) -> Result<Size
 }
 
 /// A time axis by its name in the program or by its letter in texts.
-fn axis(program: &Program, name: &str) -> Result<Axis, RunError> {
+pub(crate) fn axis(program: &Program, name: &str) -> Result<Axis, RunError> {
     let axes = (0..program.axes.len() as u8).map(Axis);
     let mut named = axes.filter(|a| program.axes[usize::from(a.0)] == name || a.letter() == name);
     named.next().ok_or_else(|| RunError::UnknownAxis { given: name.to_string(), declared: program.axes.clone() })

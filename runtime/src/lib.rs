@@ -4,6 +4,7 @@
 //!
 //! - [`train`]: a recorded program with an [`optimizer`] and a [`schedule`], compiled once and fed batch after batch;
 //!   and one step at a time, as a stream. Start here;
+//! - [`decode`]: writing with what was trained, symbol after symbol: greedily, or by beam search;
 //! - [`session`]: any compiled program, in 32 or 64 bits; values go in by name as a [`feed`] and come out by name;
 //! - [`checkpoint`]: what is kept to go on later, in one safetensors file of [`tensor`]s; [`init`]: how parameters start;
 //! - [`execute`]: a plan bound to memory, stage after stage; [`team`]: its threads;
@@ -22,6 +23,7 @@ pub mod vmath;
 pub mod windows;
 
 pub mod checkpoint;
+pub mod decode;
 pub mod error;
 pub mod feed;
 pub mod init;

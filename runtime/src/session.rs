@@ -226,11 +226,35 @@ impl<E: Float> Session<E> {
 
     /// Runs again on the inputs that are there.
     pub fn advance(&mut self) {
+        self.begin();
+        self.executor.run();
+    }
+
+    /// Gives carried states their initial values if there are none of a run before.
+    pub(crate) fn begin(&mut self) {
         if self.going.is_none() {
             self.start();
         }
-        self.executor.run();
         self.going = Some(self.executor.sizes().batch);
+    }
+
+    /// Sizes of the last run.
+    pub(crate) fn sizes(&self) -> &Sizes {
+        self.executor.sizes()
+    }
+
+    /// Gives each row of the carried states the value of row `from[row]`. Allocates nothing once `rows` has had the size
+    /// of the largest state.
+    pub(crate) fn reorder(&mut self, from: &[usize], rows: &mut Rows<E>) {
+        let compiled = Arc::clone(self.compiled());
+        for state in &self.carried {
+            let ports = &compiled.plan.inputs;
+            let port = ports.iter().find(|p| p.name == state.input).expect("a program's inputs are the plan's");
+            match port.integer {
+                true => permute(&mut self.executor, port, from, &mut rows.integers),
+                false => permute(&mut self.executor, port, from, &mut rows.floats),
+            }
+        }
     }
 
     /// Copies rows into input `i`, at the sizes that are bound.
@@ -367,6 +391,22 @@ impl<E: Float> Session<E> {
         }
     }
 
+    /// A stored float input, row-major.
+    pub(crate) fn stored_floats(&self, name: &str) -> ArrayD<E> {
+        self.array(self.input_port(name))
+    }
+
+    /// Sets a stored float input; there are as many values as it has.
+    pub(crate) fn set_stored_floats(&mut self, name: &str, values: &[E]) {
+        let port = self.input_port(name).clone();
+        fill(&mut self.executor, &port, values.iter().copied());
+    }
+
+    /// Names of the inputs that hold the states which each run takes from the last one.
+    pub(crate) fn carried(&self) -> impl Iterator<Item = &str> {
+        self.carried.iter().map(|c| c.input.as_str())
+    }
+
     /// Batch size of the carried states, where a run has left some.
     pub(crate) fn going(&self) -> Option<usize> {
         self.going
@@ -452,6 +492,24 @@ fn checked(program: &Program) -> Result<Program, RunError> {
         Some(&mistake) => Err(failed(Box::new(mistake))),
         None => Ok(program),
     }
+}
+
+/// Room for the rows of one state.
+#[derive(Default)]
+pub(crate) struct Rows<E> {
+    floats: Vec<E>,
+    integers: Vec<i32>,
+}
+
+fn permute<E: Float, T: Item>(executor: &mut Executor<E>, port: &Port, from: &[usize], rows: &mut Vec<T>) {
+    let width = port.spans[0].len;
+    rows.clear();
+    executor.read::<T>(port, |row| rows.extend_from_slice(row));
+    let mut from = from.iter();
+    executor.write::<T>(port, |row| {
+        let &source = from.next().expect("one for each row");
+        row.copy_from_slice(&rows[source * width..][..width]);
+    });
 }
 
 /// Compiles for the routines of this machine.

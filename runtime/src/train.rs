@@ -19,11 +19,12 @@ use retrograd_compiler::ir::{Axis, Extent, Input, Program, Sizes};
 use retrograd_compiler::time;
 
 use crate::checkpoint::Checkpoint;
-use crate::error::RunError;
+use crate::decode::Decoder;
+use crate::error::{DecodeError, RunError};
 use crate::feed::{Feed, View};
 use crate::optimizer::{self, Clip, GRADIENT_NORM, Optimizer, RATE, STEP};
 use crate::schedule::Schedule;
-use crate::session::Session;
+use crate::session::{Rows, Session};
 use crate::windows::{Truncation, Window, Windows};
 
 /// What one step of training did.
@@ -81,6 +82,13 @@ pub trait Training {
     /// # Errors
     /// If the program cannot be compiled for this machine.
     fn stream(&self, batch: usize, seed: u64) -> Result<Stream, RunError>;
+
+    /// The part of the program that runs along a time axis, for writing symbol after symbol: see
+    /// [`decode`](crate::decode). Parameters are as their initialisers give them.
+    ///
+    /// # Errors
+    /// If there is no such axis, the program cannot run along it, or it cannot be compiled.
+    fn decoder(&self, axis: &str, seed: u64) -> Result<Decoder, DecodeError>;
 }
 
 impl Training for Program {
@@ -99,8 +107,14 @@ impl Training for Program {
 
     fn stream(&self, batch: usize, seed: u64) -> Result<Stream, RunError> {
         let mut stream = Stream::new(self, batch)?;
-        stream.session.initialise(seed)?;
+        stream.initialise(seed)?;
         Ok(stream)
+    }
+
+    fn decoder(&self, axis: &str, seed: u64) -> Result<Decoder, DecodeError> {
+        let mut decoder = Decoder::new(self, axis)?;
+        decoder.initialise(seed)?;
+        Ok(decoder)
     }
 }
 
@@ -368,6 +382,17 @@ impl Trainer {
         Ok(stream)
     }
 
+    /// The part of the program that runs along a time axis, for writing symbol after symbol with the present parameters:
+    /// see [`decode`](crate::decode).
+    ///
+    /// # Errors
+    /// If there is no such axis, the program cannot run along it, or it cannot be compiled.
+    pub fn decoder(&self, axis: &str) -> Result<Decoder, DecodeError> {
+        let mut decoder = Decoder::new(&self.program, axis)?;
+        decoder.take_parameters(&self.session);
+        Ok(decoder)
+    }
+
     /// The recorded program.
     pub fn program(&self) -> &Program {
         &self.program
@@ -543,6 +568,9 @@ impl Trainer {
 ///
 /// A step allocates nothing: inputs are copied into memory that is there, and outputs out of it.
 ///
+/// All loops of the program take a step at a time, over whichever axis they run. Where one must have ended before another
+/// begins, as an encoder before its decoder, the second is streamed by a [`Decoder`].
+///
 /// ```
 /// use retrograd_compiler::ir::Program;
 /// use retrograd_runtime::train::Training;
@@ -569,10 +597,12 @@ pub struct Stream {
     session: Session<f32>,
     /// For each input of the program, whether it has been set since the start.
     set: Vec<bool>,
+    /// Room for states that change places.
+    rows: Rows<f32>,
 }
 
 impl Stream {
-    fn new(program: &Program, batch: usize) -> Result<Stream, RunError> {
+    pub(crate) fn new(program: &Program, batch: usize) -> Result<Stream, RunError> {
         if batch == 0 {
             return Err(RunError::Setting {
                 setting: "the batch of a stream".to_string(),
@@ -586,10 +616,31 @@ impl Stream {
         let live = program.graph.reachable(program.roots());
         program.inputs.retain(|i| live[i.value.index()]);
         let (program, carried) = time::carry_state(&program);
-        let set = program.inputs.iter().map(|i| !crate::feed::is_given(&program, i)).collect();
-        let mut session = Session::with_carried(&program, carried, 1)?;
-        session.bind(&Sizes { batch, steps: vec![1; usize::from(Axis::MAX)] });
-        Ok(Stream { session, set })
+        let session = Session::with_carried(&program, carried, 1)?;
+        let mut stream = Stream { session, set: Vec::new(), rows: Rows::default() };
+        stream.bind(batch);
+        Ok(stream)
+    }
+
+    /// Starts anew with another number of samples, at least 1. No input is set then.
+    pub(crate) fn bind(&mut self, batch: usize) {
+        self.session.reset_state();
+        self.session.bind(&Sizes { batch, steps: vec![1; usize::from(Axis::MAX)] });
+        let program = self.session.program();
+        self.set = program.inputs.iter().map(|i| !crate::feed::is_given(program, i)).collect();
+    }
+
+    pub(crate) fn initialise(&mut self, seed: u64) -> Result<(), RunError> {
+        self.session.initialise(seed)
+    }
+
+    pub(crate) fn take_parameters(&mut self, other: &Session<f32>) {
+        self.session.take_parameters(other);
+    }
+
+    /// Number of samples, each of which has a row of its own in inputs, states and outputs.
+    pub fn batch(&self) -> usize {
+        self.session.sizes().batch
     }
 
     /// Sets a float input for this step and those after it: `[B, features..]` one row behind another, without a time
@@ -630,13 +681,84 @@ impl Stream {
     /// # Errors
     /// If an input has never been set.
     pub fn advance(&mut self) -> Result<(), RunError> {
-        if let Some(i) = self.set.iter().position(|set| !set) {
-            let input = &self.session.program().inputs[i];
-            let expected = self.session.program().ty(input.value).clone();
-            return Err(RunError::MissingInput { input: input.name.clone(), expected });
-        }
+        self.check_set()?;
         self.session.advance();
         Ok(())
+    }
+
+    /// Every input has been set since the start.
+    fn check_set(&self) -> Result<(), RunError> {
+        let Some(i) = self.set.iter().position(|set| !set) else { return Ok(()) };
+        let input = &self.session.program().inputs[i];
+        let expected = self.session.program().ty(input.value).clone();
+        Err(RunError::MissingInput { input: input.name.clone(), expected })
+    }
+
+    /// Names of the states: `<scan>.<state>`, such as `decoder.layer1.h`. Names that occur more than once have a number
+    /// behind them from the second on.
+    pub fn state_names(&self) -> impl Iterator<Item = &str> {
+        self.session.carried().map(state_name)
+    }
+
+    /// A state after the last step: `[B, features..]`. `None` if there is no float state of this name, or no step has
+    /// been run since the start.
+    pub fn state(&self, name: &str) -> Option<ArrayD<f32>> {
+        let input = self.float_state(name)?;
+        self.session.going().map(|_| self.session.stored_floats(input))
+    }
+
+    /// Sets a state, from which the next step goes on: `[B, features..]`, one row behind another. Before the first step,
+    /// states that are not set start as the program says.
+    ///
+    /// # Errors
+    /// If there is no float state of this name, it has another number of elements, or an input has never been set (what
+    /// states start from may depend on it).
+    pub fn set_state(&mut self, name: &str, values: &[f32]) -> Result<(), RunError> {
+        let program = self.session.program();
+        let Some(input) = self.float_state(name).and_then(|name| program.input(name)) else {
+            let known = self.state_names().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+            return Err(RunError::Setting {
+                setting: "the state to set".to_string(),
+                given: format!("`{name}`"),
+                allowed: format!("float states are among {known}"),
+            });
+        };
+        let mut shape = vec![self.batch()];
+        shape.extend(&program.ty(input.value).shape.0);
+        let input = input.name.clone();
+        if shape.iter().product::<usize>() != values.len() {
+            return Err(RunError::WrongLength { input, shape, length: values.len() });
+        }
+        self.check_set()?;
+        self.session.begin();
+        self.session.set_stored_floats(&input, values);
+        Ok(())
+    }
+
+    /// Gives each sample the states of another: row b goes on from where row `from[b]` is. The same row may be taken more
+    /// than once, as the best hypotheses of a beam search are. Allocates nothing but for the first time.
+    ///
+    /// # Errors
+    /// If `from` has not one row of this stream for each, or an input has never been set.
+    pub fn reorder(&mut self, from: &[usize]) -> Result<(), RunError> {
+        let batch = self.batch();
+        if from.len() != batch || from.iter().any(|&row| row >= batch) {
+            return Err(RunError::Setting {
+                setting: "the new order of a stream's rows".to_string(),
+                given: format!("{from:?}"),
+                allowed: format!("{batch} rows are needed, each from 0 to {}", batch - 1),
+            });
+        }
+        self.check_set()?;
+        self.session.begin();
+        self.session.reorder(from, &mut self.rows);
+        Ok(())
+    }
+
+    fn float_state(&self, name: &str) -> Option<&str> {
+        let program = self.session.program();
+        let input = self.session.carried().find(|input| state_name(input) == name)?;
+        program.input(input).filter(|i| program.ty(i.value).is_float()).map(|_| input)
     }
 
     /// Copies an output of the last step, `[B, features..]` one row behind another.
@@ -680,4 +802,9 @@ impl Stream {
     pub fn session(&self) -> &Session<f32> {
         &self.session
     }
+}
+
+/// What the user calls a state that is carried by this input.
+fn state_name(input: &str) -> &str {
+    input.strip_prefix("state.").expect("inputs that carry states are named so")
 }

@@ -16,10 +16,37 @@ use crate::prelude::*;
 #[track_caller]
 pub fn gru<'r>(s: &Step<'r>, x: Expr<'r>, units: usize) -> Expr<'r> {
     let h = s.state("h", units);
+    s.next(h, gated(s, h, x, units))
+}
+
+/// What [`gru`] makes of a state h.
+#[track_caller]
+pub(super) fn gated<'r>(s: &Step<'r>, h: Expr<'r>, x: Expr<'r>, units: usize) -> Expr<'r> {
     let [xr, xz, xn] = s.affine("x", x, 3 * units).split();
     let [hr, hz] = s.linear("gates", h, 2 * units).split();
     let (r, z) = ((xr + hr).sigmoid(), (xz + hz).sigmoid());
     let n = (xn + s.linear("candidate", r * h, units)).tanh();
+    z * h + (1.0 - z) * n
+}
+
+/// The GRU that resets behind its product, so that a step has one product instead of two which wait for each other:
+/// ```text
+/// r = σ(x·W_xr + b_xr + h·W_hr + b_hr)
+/// z = σ(x·W_xz + b_xz + h·W_hz + b_hz)
+/// n = tanh(x·W_xn + b_xn + r⊙(h·W_hn + b_hn))
+/// h' = z⊙h + (1 − z)⊙n
+/// ```
+/// The first version of Cho et al. (2014), and what cuDNN, PyTorch (`nn.GRU`) and Keras (`reset_after=True`) compute.
+/// Not the same function as [`gru`]. The gates' order and both biases are PyTorch's: its weights, transposed, are these.
+///
+/// Parameters: `x.w` `[inputs, 3 units]`, `x.b`, `h.w` `[units, 3 units]`, `h.b`. State: `h`.
+#[track_caller]
+pub fn gru_reset_after<'r>(s: &Step<'r>, x: Expr<'r>, units: usize) -> Expr<'r> {
+    let h = s.state("h", units);
+    let [xr, xz, xn] = s.affine("x", x, 3 * units).split();
+    let [hr, hz, hn] = s.affine("h", h, 3 * units).split();
+    let (r, z) = ((xr + hr).sigmoid(), (xz + hz).sigmoid());
+    let n = (xn + r * hn).tanh();
     s.next(h, z * h + (1.0 - z) * n)
 }
 

@@ -177,6 +177,132 @@ fn feedback() -> Program {
     })
 }
 
+/// A generator that reads the mean of all words it might have said, weighed by how likely each is: a smooth feedback.
+fn expectation_feedback() -> Program {
+    record("expectation_feedback", |p| {
+        let (time, h0) = (p.axis("time"), p.input("h0", 7));
+        let table = p.parameter("table", [5, 4], Init::Normal(0.5));
+        let run = time.scan("speak", |s| {
+            s.start("h", h0);
+            let said = s.state("said", 5);
+            let h = cells::rnn(s, said.dot(table), 7);
+            s.next(said, s.affine("readout", h, 5).softmax())
+        });
+        p.output("said", run.all());
+        p.minimize(energy(run.all()));
+    })
+}
+
+/// A generator that reads what it drew: one to many, the chance being an input.
+fn sampled_feedback() -> Program {
+    record("sampled_feedback", |p| {
+        let (noise, about) = (p.sequence("noise", 5), p.input("about", 3));
+        let run = p.scan("speak", |s| {
+            let said = s.state("said", 4);
+            let h = cells::conditioned_rnn(s, said, about, 7);
+            let logits = s.affine("readout", h, 5);
+            let word = logits.sample(s.at(noise).sigmoid());
+            s.next(said, s.embedding("words", word, 5, 4));
+            (logits, word)
+        });
+        p.output("words", run.1.all());
+        p.minimize(energy(run.0.all()));
+    })
+}
+
+/// Scheduled sampling: each step and sample reads the true word with a probability, else what it said itself.
+fn scheduled_sampling() -> Program {
+    record("scheduled_sampling", |p| {
+        let (source, target) = (p.axis("source"), p.axis("target"));
+        let (x, before, next) = (source.sequence("x", 3), target.labels("before"), target.labels("next"));
+        let (uniform, truth) = (target.sequence("uniform", ()), p.shared("truth", ()));
+        let encoder = source.scan("encoder", |s| cells::gru(s, s.at(x), 7));
+        let run = target.scan("decoder", |s| {
+            s.start("h", encoder.last());
+            let own = s.state("own", 4);
+            let told = s.embedding("words", s.at(before), 5, 4);
+            let h = cells::gru(s, select(s.at(uniform).lt(truth), told, own), 7);
+            let logits = s.affine("readout", h, 5);
+            s.next(own, s.embedding("words", logits.argmax(), 5, 4));
+            logits
+        });
+        p.output("logits", run.all());
+        p.minimize(run.all().cross_entropy(next));
+    })
+}
+
+/// A deep encoder, all of whose states start a decoder of the same cells.
+fn deep_encoder_decoder() -> Program {
+    record("deep_encoder_decoder", |p| {
+        let (source, target) = (p.axis("source"), p.axis("target"));
+        let (x, before, next) = (source.sequence("x", 3), target.labels("before"), target.labels("next"));
+        fn deep<'r>(s: &Step<'r>, x: Expr<'r>) -> Expr<'r> {
+            let residual: cells::Cell = &|s, x, units| cells::residual(s, x, units, &cells::gru_reset_after);
+            cells::stacked(s, x, &[(&cells::lstm, 7), (residual, 7)])
+        }
+        let encoder = source.scan("encoder", |s| deep(s, s.at(x)));
+        let decoder = target.scan("decoder", |s| {
+            for name in ["layer1.h", "layer1.c", "layer2.h"] {
+                s.start(name, encoder.state(name));
+            }
+            deep(s, s.embedding("words", s.at(before), 6, 3))
+        });
+        let logits = p.affine("readout", decoder.all(), 6);
+        p.output("logits", logits);
+        p.minimize(logits.cross_entropy(next));
+    })
+}
+
+/// A captioner: what is on an image starts a decoder that looks at the image's places at each step.
+fn captioner() -> Program {
+    record("captioner", |p| {
+        let (before, next) = (p.labels_sequence("before"), p.labels_sequence("next"));
+        let grid = p.input("grid", [5, 6]);
+        let start = p.affine("start", grid.mean_axis(0).reshape(6), 7).tanh();
+        let words = p.embedding("words", before, 6, 3);
+        let (h, context, weights) = p.scan("decoder", |s| {
+            s.start("h", start);
+            cells::additive_attention_decoder(s, s.at(words), grid, 7)
+        });
+        let logits = p.affine("readout", concat([h.all(), context.all()]), 6);
+        p.output("weights", weights.all());
+        p.minimize(logits.cross_entropy(next));
+    })
+}
+
+/// A translator that looks back at what its encoder remembered of texts of different lengths.
+fn translator() -> Program {
+    record("translator", |p| {
+        let (source, target) = (p.axis("source").lengths("lengths"), p.axis("target"));
+        let (x, before, next) = (source.sequence("x", 3), target.labels("before"), target.labels("next"));
+        let encoder = source.scan("encoder", |s| {
+            let h = cells::gru(s, s.at(x), 5);
+            cells::remembered(s, h, 4)
+        });
+        let (h, _, weights) = target.scan("decoder", |s| {
+            s.start("h", encoder.state("h"));
+            let words = s.embedding("words", s.at(before), 6, 3);
+            cells::dot_attention_decoder(s, words, cells::Places::of(encoder), 5)
+        });
+        p.output("weights", weights.all());
+        p.minimize(p.affine("readout", h.all(), 6).cross_entropy(next));
+    })
+}
+
+/// Two layers in both directions of time; with lengths, each sample from its own end.
+fn deep_bidirectional(lengths: bool) -> Program {
+    record(if lengths { "bidirectional_with_lengths" } else { "bidirectional_deep" }, |p| {
+        let time = if lengths { p.lengths("lengths") } else { p.axis("time") };
+        let (x, label) = (time.sequence("x", 3), time.labels("label"));
+        let first = cells::bidirectional(p, time, "first", x, 5, &cells::gru_reset_after);
+        let second = cells::bidirectional(p, time, "second", first.all(), 3, &cells::lstm);
+        let logits = p.affine("readout", second.all(), 3);
+        p.output("all", second.all());
+        p.output("last", second.last());
+        p.minimize(logits.cross_entropy(label).mean_over(time) + energy(second.last()).mean_rows());
+    })
+}
+
 fn one_hot() -> Program {
     record("one_hot", |p| {
         let (class, words) = (p.labels("class"), p.labels_sequence("words"));
@@ -306,6 +432,14 @@ pub fn programs() -> Vec<Program> {
         two_axes_summary(),
         shared_embedding(),
         feedback(),
+        expectation_feedback(),
+        sampled_feedback(),
+        scheduled_sampling(),
+        deep_encoder_decoder(),
+        captioner(),
+        translator(),
+        deep_bidirectional(false),
+        deep_bidirectional(true),
         one_hot(),
         attention(),
         self_attention(),

@@ -62,6 +62,40 @@ impl<'r> Expr<'r> {
         x - x.exp().sum_last().ln()
     }
 
+    /// A class drawn at random from softmax(x) along the last axis: `[.., N] → i32[..]`. The chance comes from outside, as
+    /// numbers drawn uniformly from \[0, 1) by whoever runs the program, of the shape of x, new ones for each draw; the
+    /// program itself gives the same result each time.
+    ///
+    /// argmaxᵢ (xᵢ − ln(−ln uᵢ)): the Gumbel-max trick, as in Maddison et al. (2014), "A* sampling". No derivative passes.
+    /// For a temperature, divide x by it.
+    ///
+    /// ```
+    /// # use retrograd_compiler::ir::Program;
+    /// # Program::record("doc", |p| {
+    /// let (chance, first) = (p.sequence("chance", 9), p.labels("first")); // f32[T, B, 9], i32[B]
+    /// let written = p.scan("write", |s| {
+    ///     let (h, last) = (s.state("h", 16), s.state_from("last", first));
+    ///     let h = s.next(h, (s.linear("h", h, 16) + s.embedding("words", last, 9, 16)).tanh());
+    ///     s.next(last, s.affine("readout", h, 9).sample(s.at(chance)))
+    /// });
+    /// p.output("written", written.all()); // i32[T, B]
+    /// # })?;
+    /// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+    /// ```
+    #[track_caller]
+    pub fn sample(self, uniform: Expr<'r>) -> Expr<'r> {
+        let site = Location::caller();
+        let Some(((x, given), (u, other))) = self.both_here(uniform, site) else { return self.poisoned() };
+        if x.along_last(site, "sample").is_none() {
+            return self.poisoned();
+        }
+        if !other.is_float() || other.shape != given.shape {
+            let wanted = "uniform floats of the same shape";
+            return self.fail(site, Kind::BadTarget { op: "sample", given, wanted, other });
+        }
+        (x - (-u.ln()).ln()).argmax()
+    }
+
     /// (x − μ) / √(σ² + ε) · gain + bias, with the mean μ and the (biased) variance σ² of the last axis.
     /// Ba et al. (2016), "Layer normalization".
     #[track_caller]

@@ -139,6 +139,28 @@ impl<'r> Expr<'r> {
 }
 
 /// `yes` where the condition is not 0, else `no`, feature by feature. The derivative goes to what was chosen.
+///
+/// A decoder that learns to live with its own mistakes reads the true word with a probability, else what it said itself
+/// (scheduled sampling, Bengio et al. 2015): here by a number drawn uniformly for each step and sample.
+///
+/// ```
+/// # use retrograd_compiler::{ir::Program, record::select};
+/// # Program::record("doc", |p| {
+/// let (before, next) = (p.labels_sequence("before"), p.labels_sequence("next"));
+/// let (uniform, truth) = (p.sequence("uniform", ()), p.shared("truth", ())); // f32[T, B], f32[]
+/// let logits = p.scan("decoder", |s| {
+///     let (h, own) = (s.state("h", 16), s.state("own", 8));
+///     let told = s.embedding("words", s.at(before), 9, 8);
+///     let read = select(s.at(uniform).lt(truth), told, own);
+///     let h = s.next(h, (s.linear("h", h, 16) + s.affine("x", read, 16)).tanh());
+///     let logits = s.affine("readout", h, 9);
+///     s.next(own, s.embedding("words", logits.argmax(), 9, 8));
+///     logits
+/// });
+/// p.minimize(logits.all().cross_entropy(next));
+/// # })?;
+/// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+/// ```
 #[track_caller]
 pub fn select<'r>(condition: Expr<'r>, yes: impl Into<Operand<'r>>, no: impl Into<Operand<'r>>) -> Expr<'r> {
     condition.pointwise(Location::caller(), Op::Select, &[yes.into(), no.into()])

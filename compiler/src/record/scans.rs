@@ -38,6 +38,14 @@ pub(super) struct Body {
     pub captures: Vec<(Value, Port)>,
     each: Vec<(Value, Port)>,
     states: Vec<StateOf>,
+    starts: Vec<Start>,
+}
+
+/// Where a state is to start, whatever the one who made it says.
+struct Start {
+    name: String,
+    site: Site,
+    initial: Value,
 }
 
 struct StateOf {
@@ -100,6 +108,7 @@ impl Recording {
                 captures: Vec::new(),
                 each: Vec::new(),
                 states: Vec::new(),
+                starts: Vec::new(),
             });
             if let Some(leaf) = over.mask.and_then(|mask| state.at(site, mask)) {
                 let body = state.body.as_mut().expect("just opened");
@@ -208,19 +217,10 @@ impl State {
         if self.silent > 0 || !self.check_name(site, name) {
             return None;
         }
-        let depth = self.body.as_ref().expect("a step is of an open body").depth;
-        let name = join_name(&self.scopes[depth..], name);
-        let ty = self.program.ty(initial).clone();
-        if let Extent::Time(_) = ty.extent {
-            self.fail(site, Kind::BadInitial { name, given: ty });
-            return None;
-        }
-        self.program.graph.location = Some(site);
-        let initial = match ty.extent {
-            Extent::Shared => self.program.graph.add(Op::Expand(Extent::Batch), &[initial]),
-            _ => initial,
-        };
+        let name = self.name_in_body(name);
+        let initial = self.initial(site, &name, initial)?;
         let body = self.body.as_mut().expect("a step is of an open body");
+        let ty = self.program.graph.ty(initial).clone();
         if let Some(first) = body.states.iter().find(|s| s.name == name) {
             let first = Place(Some(first.made));
             let scan = self.scans[body.frame - 1].name.clone();
@@ -239,6 +239,58 @@ impl State {
         };
         body.states.push(StateOf { name, made: site, leaf, seen, initial, again, next: None });
         Some(Local { frame, value: seen })
+    }
+
+    /// A name within the scopes of the open body.
+    fn name_in_body(&self, name: &str) -> String {
+        let depth = self.body.as_ref().expect("a step is of an open body").depth;
+        join_name(&self.scopes[depth..], name)
+    }
+
+    /// A value of the program's graph as one to start from: a row for each sample.
+    fn initial(&mut self, site: Site, name: &str, value: Value) -> Option<Value> {
+        let given = self.program.ty(value).clone();
+        if let Extent::Time(_) = given.extent {
+            self.fail(site, Kind::BadInitial { name: name.to_string(), given });
+            return None;
+        }
+        self.program.graph.location = Some(site);
+        Some(match given.extent {
+            Extent::Shared => self.program.graph.add(Op::Expand(Extent::Batch), &[value]),
+            _ => value,
+        })
+    }
+
+    /// Notes where a state starts that the step makes, before this or after.
+    pub fn start(&mut self, site: Site, name: &str, initial: Value) {
+        if self.silent > 0 {
+            return;
+        }
+        let name = self.name_in_body(name);
+        let Some(initial) = self.initial(site, &name, initial) else { return };
+        let body = self.body.as_mut().expect("a step is of an open body");
+        if let Some(first) = body.starts.iter().find(|s| s.name == name) {
+            let first = Place(Some(first.site));
+            return self.fail(site, Kind::StartTwice { name, first });
+        }
+        body.starts.push(Start { name, site, initial });
+    }
+
+    /// Has the states of a body that is complete start where they are to start.
+    fn start_states(&mut self, body: &mut Body) {
+        for Start { name, site, initial } in std::mem::take(&mut body.starts) {
+            let Some(i) = body.states.iter().position(|s| s.name == name) else {
+                let known = list_names("states", body.states.iter().map(|s| s.name.as_str()));
+                self.fail(site, Kind::UnknownName { name, known });
+                continue;
+            };
+            let (state, given) = (body.graph.ty(body.states[i].leaf).clone(), self.program.ty(initial).clone());
+            if state != given {
+                self.fail(site, Kind::StartType { name, state, given });
+                continue;
+            }
+            body.states[i].initial = initial;
+        }
     }
 
     /// Gives a state its next value, which is returned, one row for each sample.
@@ -293,7 +345,8 @@ impl State {
             self.silent -= 1;
             return Default::default();
         }
-        let body = self.body.take().expect("closed once");
+        let mut body = self.body.take().expect("closed once");
+        self.start_states(&mut body);
         let scan = self.scans[body.frame - 1].name.clone();
         for state in body.states.iter().filter(|s| s.next.is_none()) {
             self.fail(state.made, Kind::NoNext { scan: scan.clone(), name: state.name.clone() });
@@ -336,6 +389,7 @@ impl State {
     /// Makes the open body a scan node of the program.
     fn close(&mut self, site: Site) {
         let mut body = self.body.take().expect("closed once");
+        self.start_states(&mut body);
         let recorded = body.frame - 1;
         let name = self.scans[recorded].name.clone();
         if body.axis.is_none() && self.program.axes.is_empty() {

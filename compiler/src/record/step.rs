@@ -97,6 +97,41 @@ impl<'r> Step<'r> {
         self.recording.make(|state| state.state(site, name, initial?))
     }
 
+    /// Has a state start as a value from outside the scan, whatever the one who made it says: a cell that is a function
+    /// makes its own states, which start at 0. The state is called by its name within the present scope, `"h"` or
+    /// `"layer1.h"`, and may be made before this or after. What it can start from is what
+    /// [`state_from`](Step::state_from) takes, of the state's shape.
+    ///
+    /// ```
+    /// # use retrograd_compiler::{ir::Program, record::{Expr, Step, concat}};
+    /// fn rnn<'r>(s: &Step<'r>, x: Expr<'r>, units: usize) -> Expr<'r> {
+    ///     let h = s.state("h", units);
+    ///     s.next(h, s.affine("cell", concat([h, x]), units).tanh())
+    /// }
+    /// # Program::record("doc", |p| {
+    /// let (source, target) = (p.axis("source"), p.axis("target"));
+    /// let (x, y) = (source.sequence("x", 4), target.sequence("y", 3));
+    /// let encoder = source.scan("encoder", |s| rnn(s, s.at(x), 16));
+    /// let decoder = target.scan("decoder", |s| {
+    ///     s.start("h", encoder.state("h"));
+    ///     rnn(s, s.at(y), 16)
+    /// });
+    /// # p.output("y", decoder.all());
+    /// # })?;
+    /// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+    /// ```
+    #[track_caller]
+    pub fn start(&self, name: &str, initial: Expr<'r>) {
+        let site = Location::caller();
+        if initial.value().is_some_and(|at| at.frame != 0) && initial.ty().is_some() {
+            self.recording.fail(site, Kind::InitialInStep { name: name.to_string() });
+            return;
+        }
+        if let Some(initial) = self.recording.outer(site, initial) {
+            self.recording.with(|state| state.start(site, name, initial));
+        }
+    }
+
     /// Gives a state its value after the step, once, and returns that value.
     #[track_caller]
     pub fn next(&self, state: Expr<'r>, value: Expr<'r>) -> Expr<'r> {
