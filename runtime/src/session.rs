@@ -9,7 +9,7 @@ use retrograd_compiler::interpret::{self, Values};
 use retrograd_compiler::ir::op::Data;
 use retrograd_compiler::ir::{DType, Extent, Program, Sizes, Type};
 use retrograd_compiler::pipeline::{self, Compiled};
-use retrograd_compiler::plan::{Port, Unit, Work};
+use retrograd_compiler::plan::{Checkpointing, Port, Unit, Work};
 use retrograd_compiler::time::CarriedState;
 
 use crate::error::RunError;
@@ -36,15 +36,55 @@ impl<E: Float> Session<E> {
     /// # Errors
     /// [`RunError::Compile`] if code cannot be generated here.
     pub fn new(program: &Program, threads: usize) -> Result<Session<E>, RunError> {
-        Session::with_carried(program, Vec::new(), threads)
+        Session::with_carried(program, Vec::new(), threads, None)
+    }
+
+    /// As [`new`](Session::new), keeping only some states of its loops and computing the others again: memory for time.
+    /// What it computes has the same bits. `session.compiled().plan.memory(&sizes)` says how much it will hold.
+    ///
+    /// ```
+    /// use retrograd_compiler::ir::{Program, Sizes};
+    /// use retrograd_compiler::plan::Checkpointing;
+    /// use retrograd_runtime::session::Session;
+    ///
+    /// let program = Program::record("follow", |p| {
+    ///     let x = p.sequence("x", 1);
+    ///     let run = p.scan("follow", |s| {
+    ///         let h = s.state("h", 8);
+    ///         s.next(h, s.affine("cell", s.at(x), 8).tanh() * 0.5 + h * 0.5)
+    ///     });
+    ///     p.minimize(run.all().square().mean_features().mean_rows());
+    /// })?;
+    /// let session = Session::<f32>::checkpointed(&program.backward()?, 1, Checkpointing::Sqrt)?;
+    /// let plan = &session.compiled().plan;
+    /// assert!(plan.memory(&Sizes::new(10_000, 4)) < 10 * plan.memory(&Sizes::new(100, 4)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As there, and for segments of no steps.
+    pub fn checkpointed(
+        program: &Program,
+        threads: usize,
+        checkpointing: Checkpointing,
+    ) -> Result<Session<E>, RunError> {
+        Session::with_carried(program, Vec::new(), threads, Some(checkpointing))
     }
 
     pub(crate) fn with_carried(
         program: &Program,
         carried: Vec<CarriedState>,
         threads: usize,
+        checkpointing: Option<Checkpointing>,
     ) -> Result<Session<E>, RunError> {
-        let compiled = compile::<E>(program, false)?;
+        if checkpointing == Some(Checkpointing::Every(0)) {
+            return Err(RunError::Setting {
+                setting: "the number of steps between checkpoints".to_string(),
+                given: "0".to_string(),
+                allowed: "at least 1 is needed".to_string(),
+            });
+        }
+        let compiled = compile::<E>(program, checkpointing, false)?;
         let executor = Executor::new(Arc::new(compiled), threads);
         Ok(Session { program: program.clone(), executor, carried, going: None })
     }
@@ -67,6 +107,11 @@ impl<E: Float> Session<E> {
     /// Bytes of memory held for values.
     pub fn memory(&self) -> usize {
         self.executor.memory()
+    }
+
+    /// The sizes of the last run.
+    pub fn sizes(&self) -> &Sizes {
+        self.executor.sizes()
     }
 
     /// Sets every parameter as its initialiser says.
@@ -123,7 +168,8 @@ impl<E: Float> Session<E> {
     }
 
     /// Time in each phase of the plan since [`measure`](Session::measure), and where it starts: before the first loop,
-    /// in each loop, between and behind them; packing weights and sums over rows apart from the rest.
+    /// in each loop, between and behind them; packing weights and sums over rows apart from the rest. With checkpoints,
+    /// all that runs segment by segment is one phase.
     pub fn phases(&self) -> Vec<(String, Duration)> {
         let mut phases: Vec<(String, Duration)> = Vec::new();
         let mut place = "before".to_string();
@@ -133,6 +179,7 @@ impl<E: Float> Session<E> {
                     place = format!("after {}", l.name);
                     format!("loop {}", l.name)
                 }
+                Unit::Sweep(sweep) => format!("sweep over {}", sweep.axis.letter()),
                 Unit::Stage(stage) => match stage.work {
                     Work::Pack { .. } => "pack".to_string(),
                     Work::ReduceProduct { .. } => "weight gradients".to_string(),
@@ -183,6 +230,7 @@ impl<E: Float> Session<E> {
         {
             return Err(RunError::BatchChanged { given: resolved.sizes.batch, carried });
         }
+        self.check_memory(&resolved.sizes)?;
         self.bind(&resolved.sizes);
         let compiled = Arc::clone(self.compiled());
         for (view, port) in resolved.views.iter().zip(&compiled.plan.inputs) {
@@ -196,6 +244,19 @@ impl<E: Float> Session<E> {
         }
         self.advance();
         Ok(())
+    }
+
+    /// Whether what these sizes need at least is within the limit, where there is one.
+    fn check_memory(&self, sizes: &Sizes) -> Result<(), RunError> {
+        let plan = &self.compiled().plan;
+        let Some(Checkpointing::Fit(limit)) = plan.checkpointing else { return Ok(()) };
+        if self.executor.sizes() == sizes && self.executor.memory() <= limit {
+            return Ok(());
+        }
+        match plan.memory(sizes) {
+            least if least > limit => Err(RunError::MemoryLimit { limit, least, sizes: sizes.clone() }),
+            _ => Ok(()),
+        }
     }
 
     /// Runs again on the inputs that are there.
@@ -384,9 +445,13 @@ impl<E: Float> Session<E> {
 }
 
 /// Compiles for the routines of this machine.
-pub(crate) fn compile<E: Float>(program: &Program, texts: bool) -> Result<Compiled, RunError> {
+pub(crate) fn compile<E: Float>(
+    program: &Program,
+    checkpointing: Option<Checkpointing>,
+    texts: bool,
+) -> Result<Compiled, RunError> {
     let table: KernelTable = E::table();
-    pipeline::compile(program, E::PRECISION, &table, texts)
+    pipeline::compile(program, E::PRECISION, &table, checkpointing, texts)
         .map_err(|e| RunError::Compile { program: program.name.clone(), reason: Box::new(e) })
 }
 

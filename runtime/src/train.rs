@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::{ArrayD, arr0};
 use retrograd_compiler::ir::{Axis, Extent, Input, Program, Sizes};
+use retrograd_compiler::plan::Checkpointing;
 use retrograd_compiler::time;
 
 use crate::checkpoint::Checkpoint;
@@ -40,6 +41,7 @@ pub struct TrainerBuilder<'a> {
     seed: u64,
     threads: usize,
     carry: bool,
+    checkpointing: Option<Checkpointing>,
 }
 
 /// What can be done with a recorded program, as methods of it.
@@ -87,6 +89,7 @@ impl Training for Program {
             seed: 0,
             threads: 1,
             carry: false,
+            checkpointing: None,
         }
     }
 
@@ -134,6 +137,35 @@ impl TrainerBuilder<'_> {
         self
     }
 
+    /// Keeps only some states of the loops and computes what the backward pass needs of the steps between again: memory
+    /// for time, where sequences are long. Gradients have the same bits as without. Evaluation, which has memory of its own,
+    /// is compiled alike; a stream has one step at a time and needs none of it.
+    ///
+    /// ```
+    /// use retrograd_compiler::ir::{Program, Sizes};
+    /// use retrograd_compiler::plan::Checkpointing;
+    /// use retrograd_runtime::optimizer::Adam;
+    /// use retrograd_runtime::train::Training;
+    ///
+    /// let program = Program::record("long", |p| {
+    ///     let (x, y) = (p.sequence("x", 1), p.sequence("y", 1));
+    ///     let run = p.scan("rnn", |s| {
+    ///         let h = s.state("h", 32);
+    ///         s.next(h, (s.linear("h", h, 32) + s.affine("x", s.at(x), 32)).tanh())
+    ///     });
+    ///     p.minimize(p.affine("readout", run.all(), 1).mse(y));
+    /// })?;
+    /// let trainer = program.trainer(Adam::new(1e-3)).checkpointing(Checkpointing::Fit(4 << 20)).compile()?;
+    /// let plan = &trainer.session().compiled().plan;
+    /// assert!(plan.memory(&Sizes::new(1000, 16)) <= 4 << 20); // 16 sequences of 1000 steps
+    /// assert!(plan.memory(&Sizes::new(1000, 256)) > 4 << 20); // are few enough, 256 are not: the run is refused
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn checkpointing(mut self, checkpointing: Checkpointing) -> Self {
+        self.checkpointing = Some(checkpointing);
+        self
+    }
+
     /// Differentiates, compiles and initialises.
     ///
     /// # Errors
@@ -158,7 +190,7 @@ impl TrainerBuilder<'_> {
         training.outputs.retain(|(name, _)| name == GRADIENT_NORM);
         let (training, carried) = if self.carry { time::carry_state(&training) } else { (training, Vec::new()) };
         times.push(("record the optimiser", recording.elapsed()));
-        let mut session = Session::with_carried(&training, carried, self.threads)?;
+        let mut session = Session::with_carried(&training, carried, self.threads, self.checkpointing)?;
         times.extend(&session.compiled().times);
         let initialising = Instant::now();
         session.initialise(self.seed)?;
@@ -174,6 +206,7 @@ impl TrainerBuilder<'_> {
             steps: 0,
             carry: self.carry,
             threads: self.threads,
+            checkpointing: self.checkpointing,
             compile_time,
             times,
         })
@@ -191,6 +224,7 @@ pub struct Trainer {
     steps: u64,
     carry: bool,
     threads: usize,
+    checkpointing: Option<Checkpointing>,
     compile_time: Duration,
     times: Vec<(&'static str, Duration)>,
 }
@@ -240,7 +274,7 @@ impl Trainer {
             None => {
                 let (program, carried) =
                     if self.carry { time::carry_state(&self.program) } else { (self.program.clone(), Vec::new()) };
-                (Session::with_carried(&program, carried, self.threads)?, u64::MAX)
+                (Session::with_carried(&program, carried, self.threads, self.checkpointing)?, u64::MAX)
             }
         };
         if at != self.steps {
@@ -484,7 +518,7 @@ impl Stream {
         program.inputs.retain(|i| live[i.value.index()]);
         let (program, carried) = time::carry_state(&program);
         let set = program.inputs.iter().map(|i| !crate::feed::is_given(&program, i)).collect();
-        let mut session = Session::with_carried(&program, carried, 1)?;
+        let mut session = Session::with_carried(&program, carried, 1, None)?;
         session.bind(&Sizes { batch, steps: vec![1; usize::from(Axis::MAX)] });
         Ok(Stream { session, set })
     }
