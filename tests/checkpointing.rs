@@ -129,6 +129,25 @@ fn one_loop_behind_another_on_one_axis() {
     check_kept(&program, &["reader.h.kept", "writer.h.kept"], &[]);
 }
 
+/// What the reader says last is no state of its loop: its last row is read between the two ways, once, or by stages that
+/// have a sweep of their own.
+#[test]
+fn the_last_of_a_sequence_between_the_ways() {
+    for each_step in [false, true] {
+        let program = joint("last_of_no_state", |p| {
+            let (x, y) = (p.sequence("x", 3), p.sequence("y", 2));
+            let read = p.scan("reader", |s| cells::gru(s, s.at(x), 5) * s.at(x).sum()).last();
+            let run = p.scan("writer", |s| {
+                let h = s.state_from("h", read);
+                let z = s.linear("h", h, 5) + s.affine("y", s.at(y), 5);
+                s.next(h, if each_step { z * read } else { z }.tanh())
+            });
+            p.minimize(p.affine("readout", run.all(), 2).mse(y));
+        });
+        check_kept(&program, &["reader.h.kept", "writer.h.kept"], &[]);
+    }
+}
+
 /// Of two layers that read both ways, the last layer's loops stay whole where they need the other way's.
 #[test]
 fn both_ways_in_layers() {

@@ -229,10 +229,12 @@ impl Analysis {
                         Some((Phase::Back, s)) if use_.access == s.begin => phases[u] < Phase::Back,
                         // Where the way back ends at the first step, the end is the first block.
                         Some((Phase::Back, s)) if use_.access == s.end => phases[u] == Phase::Behind && !self.reverse,
-                        // The last steps are there as long as the way back has not begun.
+                        // The last steps are there as long as the way back has not begun, and for what is in no sweep
+                        // of its own over this axis: to that, the end is the end of its own segment.
                         _ => {
                             let last = matches!(use_.access.at, At::FromEnd(..)) && !use_.writes;
-                            last && phases[u] == Phase::Between && !self.reverse && written_forth(id)
+                            let alone = self.kinds[u] == Kind::Whole && phases[u] == Phase::Between;
+                            last && alone && !self.reverse && written_forth(id)
                         }
                     }
                 };
