@@ -1,6 +1,7 @@
 //! What a program that records cells, trains them and runs them imports.
 
 pub use retrograd_compiler::ir::{Axis, DType, Extent, Init, Program, Shape, Sizes, Type};
+pub use retrograd_compiler::plan::Checkpointing;
 pub use retrograd_compiler::record::{
     Expr, Operand, RecordError, RecordErrorKind, RecordErrors, Recorder, Run, Scope, States, Step, TimeAxis, concat,
     concat_axis, select, stack,

@@ -41,6 +41,7 @@ use retrograd_compiler::ir::dual::Dual;
 use retrograd_compiler::ir::op::Data;
 use retrograd_compiler::ir::{Axis, DType, Extent, Input, Op, Program, Sizes, Type};
 use retrograd_compiler::pipeline;
+use retrograd_compiler::plan::Checkpointing;
 use retrograd_runtime::error::RunError;
 use retrograd_runtime::feed::Feed;
 use retrograd_runtime::float::Float;
@@ -215,7 +216,7 @@ pub fn assert_engines_agree(program: &Program, sizes: &Sizes) {
 
 /// Runs the program, and its joint program if it has an objective, in every way at random values: the interpreter is
 /// the truth; the interpreter on the program that is planned, generated code in 64 bits and in 32 must agree with it,
-/// and with two threads they must give the same bits as with one. The program's text must be read back as itself.
+/// and with two threads, or with checkpoints, they must give the same bits as without. The program's text must be read back as itself.
 ///
 /// # Errors
 /// The first disagreement.
@@ -269,6 +270,8 @@ fn check_one(program: &Program, values: &Values, sizes: &Sizes) -> Result<(), Te
     let one = run(&mut Session::<f64>::new(program, 1)?, values, sizes)?;
     close("generated code in 64 bits", &one, exact)?;
     same_bits("64 bits, two threads", &run(&mut Session::<f64>::new(program, 2)?, values, sizes)?, &one)?;
+    let mut checkpointed = Session::<f64>::checkpointed(program, 1, Checkpointing::Every(2))?;
+    same_bits("64 bits, every other state kept", &run(&mut checkpointed, values, sizes)?, &one)?;
     let one = run(&mut Session::<f32>::new(program, 1)?, values, sizes)?;
     close("generated code in 32 bits", &one, |e| {
         let difference = (e.given - e.expected).abs();

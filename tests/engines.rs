@@ -1,7 +1,7 @@
 //! Corpus × engines: every program, and its joint program, is computed alike by all of them.
 //!
 //! The engines are the interpreter (which is the truth), the hoisted program interpreted, machine code in 64 bits on
-//! one thread and on more (which must agree bit by bit), machine code in 32 bits, and the program unrolled over its
+//! one thread and on more, and with checkpoints (which must agree bit by bit), machine code in 32 bits, and the program unrolled over its
 //! steps, interpreted and as machine code. A sample alone must have the bits it has in a batch, and a run must not
 //! depend on runs before it. See `check` for how close numbers must be.
 

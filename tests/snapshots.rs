@@ -2,7 +2,7 @@
 
 use retrograd::cells;
 use retrograd::compiler::ir::Sizes;
-use retrograd::compiler::plan::{Plan, Unit, Work};
+use retrograd::compiler::plan::{Checkpointing, Plan, Unit, Work};
 use retrograd::prelude::*;
 
 type Cell = for<'r> fn(&Step<'r>, Expr<'r>, usize) -> Expr<'r>;
@@ -87,6 +87,13 @@ fn stages_of_the_cells_that_are_told_something() {
     }
 }
 
+/// What is kept, and what runs again on the way back.
+#[test]
+fn plan_with_checkpoints() {
+    let plan = many_to_many("lstm", cells::lstm).backward().expect("it has an objective");
+    insta::assert_snapshot!("lstm.checkpointed", plan.checkpointed_plan(Checkpointing::Sqrt).to_string());
+}
+
 /// Matrix products of a plan: (before the loops, inside each loop, sums over rows outside, sums over rows inside).
 fn products(plan: &Plan) -> (usize, Vec<usize>, usize, usize) {
     let count = |work: &Work| match work {
@@ -105,6 +112,7 @@ fn products(plan: &Plan) -> (usize, Vec<usize>, usize, usize) {
                 inside.push(l.stages.iter().map(|s| count(&s.work)).sum());
                 sums_inside += l.stages.iter().map(|s| sums(&s.work)).sum::<usize>();
             }
+            Unit::Sweep(_) => unreachable!("there are sweeps with checkpoints only"),
         }
     }
     (before, inside, sums_outside, sums_inside)

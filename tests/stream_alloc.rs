@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ndarray::{Array2, Array3, arr0};
 use retrograd::cells;
 use retrograd::prelude::*;
+use retrograd::runtime::error::RunError;
 use retrograd::runtime::feed::{self, Feed};
 use retrograd::runtime::optimizer::{Adam, RATE, STEP};
 use retrograd::runtime::session::Session;
@@ -98,7 +99,8 @@ fn runs_do_not_allocate() {
     }
     let joint = model.backward().expect("an objective");
     for threads in [1, 2] {
-        session(&joint, threads);
+        session(Session::<f32>::new(&joint, threads));
+        session(Session::<f32>::checkpointed(&joint, threads, Checkpointing::Every(3)));
         for carry in [false, true] {
             trainer(&model, threads, carry);
         }
@@ -123,17 +125,18 @@ fn stream(model: &Program, batch: usize) {
     assert_eq!(count, 0, "a stream of batch {batch}");
 }
 
-fn session(joint: &Program, threads: usize) {
-    let mut session = Session::<f32>::new(joint, threads).expect("code for this machine");
+fn session(session: Result<Session<f32>, RunError>) {
+    let mut session = session.expect("code for this machine");
     session.initialise(1).expect("initial values");
     for (steps, samples) in [(1, 1), (20, 16)] {
         let inputs = Batch::new(steps, samples);
         let feed = inputs.feed();
         session.run(&feed).expect("the inputs fit");
-        assert_eq!(allocations(|| session.advance()), 0, "T {steps}, B {samples}, {threads} threads");
-        let resolving = allocations(|| drop(feed::resolve(joint, &feed).expect("the inputs fit")));
+        assert_eq!(allocations(|| session.advance()), 0, "T {steps}, B {samples}");
+        let program = session.program().clone();
+        let resolving = allocations(|| drop(feed::resolve(&program, &feed).expect("the inputs fit")));
         let running = allocations(|| session.run(&feed).expect("the inputs fit"));
-        assert_eq!(running, resolving, "T {steps}, B {samples}, {threads} threads");
+        assert_eq!(running, resolving, "T {steps}, B {samples}");
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::codegen::{self, CompiledKernels, KernelTable, Precision};
 use crate::error::CodegenError;
 use crate::ir::Program;
-use crate::plan::{self, Plan, Target};
+use crate::plan::{self, Checkpointing, Plan, Target};
 use crate::{simplify, time};
 
 /// A program as machine code with its plan.
@@ -29,7 +29,8 @@ impl Compiled {
     }
 }
 
-/// Compiles a program, recorded or differentiated, for the routines in `table`.
+/// Compiles a program, recorded or differentiated, for the routines in `table`; with checkpoints, where it trades time for
+/// memory. `texts` also keeps CLIF and disassembly of each kernel.
 ///
 /// # Errors
 /// If code cannot be generated for this machine.
@@ -37,6 +38,7 @@ pub fn compile(
     program: &Program,
     precision: Precision,
     table: &KernelTable,
+    checkpointing: Option<Checkpointing>,
     texts: bool,
 ) -> Result<Compiled, CodegenError> {
     let mut times = Vec::new();
@@ -44,7 +46,8 @@ pub fn compile(
     let hoisted = lower(program);
     times.push(("hoist", started.elapsed()));
     let started = Instant::now();
-    let plan = plan::plan(&hoisted, Target { panel: table.panel, float_size: precision.size() });
+    let target = Target { panel: table.panel, float_size: precision.size() };
+    let plan = plan::plan(&hoisted, target, checkpointing);
     times.push(("plan", started.elapsed()));
     let kernels = codegen::compile(&plan, precision, table, texts)?;
     times.push(("generate code", kernels.time()));

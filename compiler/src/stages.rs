@@ -23,7 +23,7 @@
 
 use crate::ir::Program;
 use crate::pipeline;
-use crate::plan::{self, Plan, Target};
+use crate::plan::{self, Checkpointing, Plan, Target};
 
 impl Program {
     /// The program with all that is not on a recurrence moved out of its loops: what the plan is made from.
@@ -39,6 +39,11 @@ impl Program {
 
     /// The plan for a given machine.
     pub fn plan_for(&self, target: Target) -> Plan {
-        plan::plan(&self.hoisted(), target)
+        plan::plan(&self.hoisted(), target, None)
+    }
+
+    /// As [`plan`](Program::plan), with checkpoints: what is kept, and what is computed again.
+    pub fn checkpointed_plan(&self, checkpointing: Checkpointing) -> Plan {
+        plan::plan(&self.hoisted(), Target { panel: 16, float_size: 4 }, Some(checkpointing))
     }
 }

@@ -139,10 +139,10 @@ fn gradient<E: Real>(kernels: &Kernels<E>, ki: usize, n: usize, rows: usize) -> 
     let mut c: Vec<E> = fill(ki * n);
     let job = ReduceProduct {
         a: a.as_ptr(),
-        lda: ki,
+        lda: ki as isize,
         ki,
         b: b.as_ptr(),
-        ldb: n,
+        ldb: n as isize,
         n,
         rows,
         c: c.as_mut_ptr(),
@@ -161,7 +161,7 @@ fn gradient<E: Real>(kernels: &Kernels<E>, ki: usize, n: usize, rows: usize) -> 
 fn sums<E: Real>(kernels: &Kernels<E>, n: usize, rows: usize) -> f64 {
     let b: Vec<E> = fill(rows * n);
     let mut c: Vec<E> = fill(n);
-    let job = ReduceRows { b: b.as_ptr(), ldb: n, n, rows, c: c.as_mut_ptr(), accumulate: false };
+    let job = ReduceRows { b: b.as_ptr(), ldb: n as isize, n, rows, c: c.as_mut_ptr(), accumulate: false };
     let mut rate: f64 = 0.0;
     for _ in 0..50 {
         let start = Stopwatch::start();

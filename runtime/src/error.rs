@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use retrograd_compiler::ir::{Axis, DType, Extent, Type};
+use retrograd_compiler::ir::{Axis, DType, Extent, Sizes, Type};
 use retrograd_compiler::time::DivideError;
 
 /// Why a program could not be made ready, run, or continued.
@@ -143,6 +143,20 @@ pub enum RunError {
         given: usize,
         /// Samples in the state.
         carried: usize,
+    },
+    /// The values of a run do not fit the memory that checkpointing was given.
+    #[error(
+        "values at T, B = {:?}, {} need at least {least} bytes, however many states are kept; {limit} are allowed. Fewer \
+         samples need less, and so do fewer steps",
+        sizes.steps, sizes.batch
+    )]
+    MemoryLimit {
+        /// Bytes allowed.
+        limit: usize,
+        /// Bytes that are needed with the segments that need least.
+        least: usize,
+        /// Sizes of the run.
+        sizes: Sizes,
     },
     /// An initialiser that cannot fill its parameter.
     #[error("parameter `{parameter}` cannot be initialised: {rule}")]

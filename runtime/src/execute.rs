@@ -5,8 +5,12 @@
 //! takes its rows through all steps with no barrier in between. What sums over rows is split by output. So results
 //! have the same bits whatever the number of threads, and a row's result does not depend on its batch mates.
 //!
+//! Sweeps, which run segment by segment, are in `sweep`.
+//!
 //! This file trusts the plan: that accesses are in range and stages in order. Inputs are checked before they get
 //! here.
+
+mod sweep;
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::UnsafeCell;
@@ -18,12 +22,16 @@ use std::time::{Duration, Instant};
 use retrograd_compiler::codegen::RowBase;
 use retrograd_compiler::ir::{Axis, Sizes};
 use retrograd_compiler::pipeline::Compiled;
-use retrograd_compiler::plan::{ARENA_SLACK, Access, At, BufferId, Domain, Loop, Port, Rows, Span, Stage, Unit, Work};
+use retrograd_compiler::plan::{
+    ARENA_SLACK, Access, At, BufferId, Domain, Loop, Port, Rows, Segments, Span, Stage, Unit, Work,
+};
 
 use crate::float::Float;
 use crate::gemm::{self, GemmCall, Kernels, PackB, Segment};
 use crate::team::Team;
 use crate::tensor::Item;
+
+use sweep::Window;
 
 /// Rows of the whole sequence that a member takes at a time, so that what a stage reads stays in cache for it.
 const CHUNK: usize = 240;
@@ -67,13 +75,26 @@ struct Own<E> {
     product: Vec<E>,
 }
 
+/// What one member of so many does beside a loop.
+type Aside<'a, E> = &'a (dyn Fn(&Run<'_, E>, usize, usize) + Sync);
+
+/// A stage bound to memory.
+struct Bound {
+    /// Which kernel it is, if it is one.
+    kernel: usize,
+    /// The addresses of its accesses.
+    bases: Vec<RowBase>,
+}
+
 /// A compiled program with its memory.
 pub struct Executor<E: Float> {
     compiled: Arc<Compiled>,
     memory: Vec<Memory>,
     sizes: Option<Sizes>,
-    /// For each unit, for each of its stages: the addresses of its accesses.
-    bound: Vec<Vec<Vec<RowBase>>>,
+    /// Lengths of segments at these sizes.
+    segments: Segments,
+    /// All stages, in the plan's order.
+    bound: Vec<Bound>,
     /// Address of row 0 of each buffer.
     buffers: Vec<*mut u8>,
     team: Team,
@@ -101,6 +122,7 @@ impl<E: Float> Executor<E> {
         let updates_parameters = plan.updates.iter().any(|(_, _, p)| *p) || plan.writes_parameters();
         let mut this = Executor {
             memory: compiled.plan.slots.iter().map(|_| Memory::new(0)).collect(),
+            segments: compiled.plan.segments(&Sizes::new(1, 1)),
             compiled,
             sizes: None,
             bound: Vec::new(),
@@ -138,8 +160,9 @@ impl<E: Float> Executor<E> {
             return;
         }
         let plan = &self.compiled.plan;
+        self.segments = plan.segments(sizes);
         for (memory, slot) in self.memory.iter_mut().zip(&plan.slots) {
-            let bytes = slot.row_bytes * slot.rows.count(sizes);
+            let bytes = slot.row_bytes * slot.rows.count(sizes, &self.segments);
             if memory.bytes != bytes + ARENA_SLACK {
                 *memory = Memory::new(bytes);
             }
@@ -147,15 +170,16 @@ impl<E: Float> Executor<E> {
         let addresses: Vec<*mut u8> = self.memory.iter().map(Memory::address).collect();
         self.buffers = plan.buffers.iter().map(|b| addresses[b.slot]).collect();
         self.sizes = Some(sizes.clone());
-        let run = self.run_state();
-        let bound = plan
-            .units
-            .iter()
-            .map(|unit| match unit {
-                Unit::Stage(stage) => vec![run.bases(stage, stage_axis(stage))],
-                Unit::Loop(l) => l.stages.iter().map(|s| run.bases(s, Some(l.axis))).collect(),
-            })
-            .collect();
+        let run = self.run_state(None);
+        let mut kernel = 0;
+        let bound = plan.units.iter().flat_map(Unit::stages).map(|(stage, l)| {
+            let mut bases = Vec::new();
+            run.bind(stage, l, &mut bases);
+            let bound = Bound { kernel, bases };
+            kernel += usize::from(matches!(stage.work, Work::Kernel(_)));
+            bound
+        });
+        let bound = bound.collect();
         for &(buffer, extent) in &plan.row_counts {
             let count = sizes.rows(extent) as f64;
             // SAFETY: the buffer has one row of at least one element.
@@ -170,58 +194,26 @@ impl<E: Float> Executor<E> {
         self.stale = true;
     }
 
-    fn run_state(&self) -> Run<'_, E> {
+    fn run_state(&self, window: Option<Window>) -> Run<'_, E> {
         Run {
             compiled: &self.compiled,
             buffers: &self.buffers,
             bound: &self.bound,
             own: &self.own,
             sizes: self.sizes.as_ref().expect("bound before it runs"),
+            segments: &self.segments,
             kernels: Kernels::<E>::detect(),
-            stale: self.stale,
+            window,
         }
     }
 
     /// Runs the program once. Inputs must have been written.
     pub fn run(&mut self) {
-        let members = self.team.size();
         let compiled = Arc::clone(&self.compiled);
-        let mut kernel = 0;
+        let mut first = 0;
         for (u, unit) in compiled.plan.units.iter().enumerate() {
             let started = self.times.is_some().then(Instant::now);
-            let run = Run {
-                compiled: &self.compiled,
-                buffers: &self.buffers,
-                bound: &self.bound,
-                own: &self.own,
-                sizes: self.sizes.as_ref().expect("bound before it runs"),
-                kernels: Kernels::<E>::detect(),
-                stale: self.stale,
-            };
-            match unit {
-                Unit::Stage(stage) => {
-                    if run.stale || !stage.constant {
-                        let steps = match stage.domain {
-                            Domain::EachStep(axis) => run.sizes.steps(axis),
-                            _ => 1,
-                        };
-                        self.team.run(&|member| {
-                            for t in 0..steps {
-                                run.stage(stage, &run.bound[u][0], kernel, t, member, members);
-                            }
-                        });
-                    }
-                    kernel += usize::from(matches!(stage.work, Work::Kernel(_)));
-                }
-                Unit::Loop(l) => {
-                    if l.stages.iter().all(works_by_row) {
-                        self.team.run(&|member| run.steps(l, u, kernel, member, members));
-                    } else {
-                        run.steps(l, u, kernel, 0, 1);
-                    }
-                    kernel += l.stages.iter().filter(|s| matches!(s.work, Work::Kernel(_))).count();
-                }
-            }
+            self.unit(unit, &mut first);
             if let (Some(times), Some(started)) = (&mut self.times, started) {
                 times[u] += started.elapsed();
             }
@@ -235,6 +227,54 @@ impl<E: Float> Executor<E> {
             } else {
                 self.copy_port::<E>(value, &ports[*port]);
             }
+        }
+    }
+
+    /// What a run reads, and who runs it.
+    fn parts(&mut self, window: Option<Window>) -> (Run<'_, E>, &mut Team) {
+        let Executor { compiled, buffers, own, sizes, segments, bound, team, .. } = self;
+        let sizes = sizes.as_ref().expect("bound before it runs");
+        let kernels = Kernels::<E>::detect();
+        (Run { compiled, buffers, bound, own, sizes, segments, kernels, window }, team)
+    }
+
+    /// Runs a unit whose first stage is `first`, and counts its stages.
+    fn unit(&mut self, unit: &Unit, first: &mut usize) {
+        match unit {
+            Unit::Stage(stage) => {
+                if self.stale || !stage.constant {
+                    self.stage(stage, *first, None);
+                }
+                *first += 1;
+            }
+            Unit::Loop(l) => {
+                self.steps(l, *first, None, &|_, _, _| (), &|_, _, _| ());
+                *first += l.stages.len();
+            }
+            Unit::Sweep(sweep) => self.sweep(sweep, first),
+        }
+    }
+
+    /// Runs a stage outside of loops.
+    fn stage(&mut self, stage: &Stage, at: usize, window: Option<Window>) {
+        let (run, team) = self.parts(window);
+        let members = team.size();
+        team.run(&|member| run.rows(stage, at, member, members));
+    }
+
+    /// Runs a loop, each member on its rows, with something before and behind it.
+    fn steps(&mut self, l: &Loop, first: usize, window: Option<Window>, before: Aside<E>, behind: Aside<E>) {
+        let (run, team) = self.parts(window);
+        let all = |member, members| {
+            before(&run, member, members);
+            run.steps(l, first, member, members);
+            behind(&run, member, members);
+        };
+        let members = team.size();
+        if l.stages.iter().all(works_by_row) {
+            team.run(&|member| all(member, members));
+        } else {
+            all(0, 1);
         }
     }
 
@@ -252,7 +292,7 @@ impl<E: Float> Executor<E> {
     fn copy_port<T: Item>(&self, from: &Port, into: &Port) {
         check_element::<T, E>(from);
         check_element::<T, E>(into);
-        let run = self.run_state();
+        let run = self.run_state(None);
         for r in 0..run.sizes.rows(from.extent) {
             let x = run.address::<T>(&from.spans[0], 0, r);
             let y = run.address::<T>(&into.spans[0], 0, r);
@@ -264,7 +304,7 @@ impl<E: Float> Executor<E> {
     /// The rows of a port, features one behind another. Its elements are of type `T`: `i32` or `E`.
     pub fn read<T: Item>(&self, port: &Port, mut take: impl FnMut(&[T])) {
         check_element::<T, E>(port);
-        let run = self.run_state();
+        let run = self.run_state(None);
         let span = &port.spans[0];
         for r in 0..run.sizes.rows(port.extent) {
             // SAFETY: the plan keeps this row for reading, `len` elements of type `T` from its address.
@@ -275,7 +315,7 @@ impl<E: Float> Executor<E> {
     /// As [`read`](Executor::read), for writing.
     pub fn write<T: Item>(&mut self, port: &Port, mut give: impl FnMut(&mut [T])) {
         check_element::<T, E>(port);
-        let run = self.run_state();
+        let run = self.run_state(None);
         let span = &port.spans[0];
         for r in 0..run.sizes.rows(port.extent) {
             // SAFETY: as for reading; `self` is borrowed exclusively and rows do not overlap.
@@ -288,13 +328,6 @@ impl<E: Float> Executor<E> {
 fn check_element<T: Item, E: Float>(port: &Port) {
     let holds = if port.integer { i32::NAME } else { E::NAME };
     assert_eq!(T::NAME, holds, "elements of `{}`", port.name);
-}
-
-fn stage_axis(stage: &Stage) -> Option<Axis> {
-    match stage.domain {
-        Domain::EachStep(axis) => Some(axis),
-        _ => None,
-    }
 }
 
 /// Whether a stage's rows can be taken through a whole loop by themselves.
@@ -315,11 +348,13 @@ fn part(n: usize, member: usize, members: usize) -> Range<usize> {
 struct Run<'a, E: Float> {
     compiled: &'a Compiled,
     buffers: &'a [*mut u8],
-    bound: &'a [Vec<Vec<RowBase>>],
+    bound: &'a [Bound],
     own: &'a [UnsafeCell<Own<E>>],
     sizes: &'a Sizes,
+    segments: &'a Segments,
     kernels: &'static Kernels<E>,
-    stale: bool,
+    /// The segment that is being run; steps are counted from its first.
+    window: Option<Window>,
 }
 
 // SAFETY: members write disjoint rows or disjoint parts of an output, and each its own entry of `own`.
@@ -337,29 +372,29 @@ impl<E: Float> Run<'_, E> {
 
     /// First row of an access at step t, as a row number.
     fn first_row(&self, access: &Access, t: usize) -> usize {
-        let b = self.sizes.batch;
-        match access.at {
+        let block = match access.at {
             At::Shared => 0,
-            At::Row(block) => block * b,
-            At::Step(shift) => (t + shift) * b,
-            At::FromEnd(axis, back) => (self.sizes.steps(axis) - back) * b,
-        }
+            At::Row(block) => block,
+            At::Step(shift) => self.first_block(access.buffer) + t + shift,
+            At::FromEnd(axis, back) => self.end_block(access.buffer, axis) - back,
+        };
+        block * self.sizes.batch
     }
 
     fn element_size(&self, buffer: BufferId) -> usize {
         if self.compiled.plan.buffers[buffer.0].integer { 4 } else { size_of::<E>() }
     }
 
-    fn bases(&self, stage: &Stage, axis: Option<Axis>) -> Vec<RowBase> {
-        let accesses = stage.reads.iter().chain(&stage.writes);
-        accesses
-            .map(|a| {
-                let row = self.compiled.plan.buffers[a.buffer.0].stride * self.element_size(a.buffer);
-                let base = self.buffers[a.buffer.0].wrapping_add(self.first_row(a, 0) * row);
-                let moves = matches!(a.at, At::Step(_)) && axis.is_some();
-                RowBase { base, step: if moves { (row * self.sizes.batch) as isize } else { 0 } }
-            })
-            .collect()
+    /// The addresses of a stage's accesses, at the segment's first step.
+    fn bind(&self, stage: &Stage, l: Option<&Loop>, bases: &mut Vec<RowBase>) {
+        let stepwise = l.is_some() || matches!(stage.domain, Domain::EachStep(_));
+        bases.clear();
+        bases.extend(stage.reads.iter().chain(&stage.writes).map(|a| {
+            let row = self.compiled.plan.buffers[a.buffer.0].stride * self.element_size(a.buffer);
+            let base = self.buffers[a.buffer.0].wrapping_add(self.first_row(a, 0) * row);
+            let moves = matches!(a.at, At::Step(_)) && stepwise;
+            RowBase { base, step: if moves { (row * self.sizes.batch) as isize } else { 0 } }
+        }));
     }
 
     fn address<T>(&self, span: &Span, t: usize, row: usize) -> *mut T {
@@ -370,24 +405,58 @@ impl<E: Float> Run<'_, E> {
     }
 
     /// All steps of a loop over one member's rows.
-    fn steps(&self, l: &Loop, unit: usize, first_kernel: usize, member: usize, members: usize) {
-        let steps = self.sizes.steps(l.axis);
+    fn steps(&self, l: &Loop, first: usize, member: usize, members: usize) {
+        let steps = self.steps_of(l.axis);
         for i in 0..steps {
             let t = if l.reverse { steps - 1 - i } else { i };
-            let mut kernel = first_kernel;
-            for (stage, bases) in l.stages.iter().zip(&self.bound[unit]) {
-                self.stage(stage, bases, kernel, t, member, members);
-                kernel += usize::from(matches!(stage.work, Work::Kernel(_)));
+            for (i, stage) in l.stages.iter().enumerate() {
+                self.stage(stage, first + i, t, member, members);
             }
         }
     }
 
-    /// One member's part of a stage at step t.
-    fn stage(&self, stage: &Stage, bases: &[RowBase], kernel: usize, t: usize, member: usize, members: usize) {
+    /// One member's part of a stage outside of loops: at each step, if it goes by steps.
+    fn rows(&self, stage: &Stage, at: usize, member: usize, members: usize) {
+        let Domain::EachStep(axis) = stage.domain else { return self.stage(stage, at, 0, member, members) };
+        let steps = self.steps_of(axis);
+        for i in 0..steps {
+            let t = if self.compiled.plan.sums_from_the_end(axis) { steps - 1 - i } else { i };
+            self.stage(stage, at, t, member, members);
+        }
+    }
+
+    /// Whether a sum goes on from what its result holds: not in its first rows.
+    fn goes_on(&self, domain: Domain, t: usize) -> bool {
+        let in_later_segment = self.window.is_some_and(|window| !window.is_first);
+        match domain {
+            Domain::Shared | Domain::Batch => false,
+            Domain::Time(_) => in_later_segment,
+            Domain::EachStep(axis) if self.is_from_the_end(domain) => t + 1 < self.steps_of(axis) || in_later_segment,
+            Domain::EachStep(_) => t > 0 || in_later_segment,
+        }
+    }
+
+    /// Of the rows of a sum, the first that is summed, as a pointer to its part of the span, and the elements to the next.
+    fn summed<T>(&self, span: &Span, domain: Domain, t: usize, rows: usize) -> (*mut T, isize) {
+        let stride = (self.stride::<T>(&span.access) / size_of::<T>()) as isize;
+        if self.is_from_the_end(domain) && rows > 0 {
+            (self.address::<T>(span, t, rows - 1), -stride)
+        } else {
+            (self.address::<T>(span, t, 0), stride)
+        }
+    }
+
+    /// Whether sums over these rows run from the last to the first.
+    fn is_from_the_end(&self, domain: Domain) -> bool {
+        matches!(domain, Domain::Time(a) | Domain::EachStep(a) if self.compiled.plan.sums_from_the_end(a))
+    }
+
+    /// One member's part of the stage at this place, at step t.
+    fn stage(&self, stage: &Stage, at: usize, t: usize, member: usize, members: usize) {
         let rows = match stage.domain {
             Domain::Shared => 1,
             Domain::Batch | Domain::EachStep(_) => self.sizes.batch,
-            Domain::Time(axis) => self.sizes.batch * self.sizes.steps(axis),
+            Domain::Time(axis) => self.sizes.batch * self.steps_of(axis),
         };
         let mine = match stage.domain {
             Domain::Shared if member > 0 => 0..0,
@@ -407,7 +476,10 @@ impl<E: Float> Run<'_, E> {
                 while start < rows.end {
                     let end = rows.end.min(start + CHUNK);
                     // SAFETY: bases were bound for these sizes; members' rows and panels are disjoint.
-                    unsafe { self.compiled.kernels.call(kernel, bases, scratch, t, start..end, panels.clone()) };
+                    unsafe {
+                        let Bound { kernel, bases } = &self.bound[at];
+                        self.compiled.kernels.call(*kernel, bases, scratch, t, start..end, panels.clone());
+                    }
                     start = end;
                 }
             }
@@ -429,8 +501,7 @@ impl<E: Float> Run<'_, E> {
         members: usize,
     ) {
         use std::slice::{from_raw_parts as slice, from_raw_parts_mut as slice_mut};
-        let stepwise = matches!(stage.domain, Domain::EachStep(_));
-        let first_step = !stepwise || t == 0;
+        let goes_on = self.goes_on(stage.domain, t);
         // SAFETY: for all pointers below: `address` gives rows of buffers that are large enough for the span.
         unsafe {
             match work {
@@ -452,53 +523,50 @@ impl<E: Float> Run<'_, E> {
                     let own = &mut *self.own[member].get();
                     let c = self.buffers[into.0].cast::<E>().add(*offset);
                     let (ki, n) = (a.len / pairs, b.len / pairs);
-                    // Rows whose pairs lie one behind another through all rows are one long product.
-                    let (la, lb) =
-                        (self.stride::<E>(&a.access) / size_of::<E>(), self.stride::<E>(&b.access) / size_of::<E>());
+                    let ((first_a, lda), (first_b, ldb)) =
+                        (self.summed::<E>(a, stage.domain, t, rows), self.summed::<E>(b, stage.domain, t, rows));
                     let mut job = gemm::ReduceProduct {
-                        a: self.address::<E>(a, t, 0).cast_const(),
-                        lda: la,
+                        a: first_a.cast_const(),
+                        lda,
                         ki,
-                        b: self.address::<E>(b, t, 0).cast_const(),
-                        ldb: lb,
+                        b: first_b.cast_const(),
+                        ldb,
                         n,
                         rows,
                         c,
                         ldc: *stride,
-                        accumulate: !first_step,
+                        accumulate: goes_on,
                     };
                     let units = part(job.units(self.kernels), member, members);
                     if *pairs == 1 {
                         gemm::reduce_product(self.kernels, &job, units, &mut own.product);
                         return;
                     }
-                    for r in 0..rows {
-                        job.a = self.address::<E>(a, t, r);
-                        job.b = self.address::<E>(b, t, r);
-                        (job.lda, job.ldb, job.rows) = (ki, n, *pairs);
+                    // A row's pairs lie one behind another.
+                    (job.lda, job.ldb, job.rows) = (ki as isize, n as isize, *pairs);
+                    for r in 0..rows as isize {
+                        job.a = first_a.wrapping_offset(r * lda);
+                        job.b = first_b.wrapping_offset(r * ldb);
                         gemm::reduce_product(self.kernels, &job, units.clone(), &mut own.product);
                         job.accumulate = true;
                     }
                 }
                 Work::ReduceRows { from, into } => {
                     let columns = part(from.len, member, members);
-                    let mut job = gemm::ReduceRows {
-                        b: self.address::<E>(from, t, 0).cast_const(),
-                        ldb: self.stride::<E>(&from.access) / size_of::<E>(),
-                        n: from.len,
-                        rows,
-                        c: self.address::<E>(into, t, 0),
-                        accumulate: !first_step,
-                    };
+                    let (b, ldb) = self.summed::<E>(from, stage.domain, t, rows);
+                    let c = self.address::<E>(into, t, 0);
+                    let n = from.len;
+                    let mut job = gemm::ReduceRows { b: b.cast_const(), ldb, n, rows, c, accumulate: goes_on };
                     if into.access.at == At::Shared {
                         gemm::reduce_rows(self.kernels, &job, columns);
                         return;
                     }
                     // To one row per sample: each sample's rows are B apart.
-                    let b = self.sizes.batch;
-                    (job.ldb, job.rows) = (job.ldb * b, rows / b);
-                    for r in 0..b {
-                        job.b = self.address::<E>(from, t, r);
+                    let samples = self.sizes.batch;
+                    (job.ldb, job.rows) = (ldb * samples as isize, rows / samples);
+                    for i in 0..samples {
+                        job.b = b.wrapping_offset(i as isize * ldb);
+                        let r = if self.is_from_the_end(stage.domain) { samples - 1 - i } else { i };
                         job.c = self.address::<E>(into, t, r);
                         gemm::reduce_rows(self.kernels, &job, columns.clone());
                     }
@@ -557,10 +625,11 @@ impl<E: Float> Run<'_, E> {
                         return;
                     }
                     let table = self.address::<E>(into, t, 0);
-                    if first_step {
+                    if !goes_on {
                         slice_mut(table, into.len).fill(E::default());
                     }
-                    for r in 0..rows {
+                    for i in 0..rows {
+                        let r = if self.is_from_the_end(stage.domain) { rows - 1 - i } else { i };
                         let index = slice(self.address::<i32>(index, t, r).cast_const(), index.len);
                         let rows = slice(self.address::<E>(from, t, r).cast_const(), from.len);
                         for (i, row) in index.iter().zip(rows.chunks_exact(*width)) {
@@ -637,12 +706,14 @@ impl<E: Float> Run<'_, E> {
                 }
                 Work::PlaceLast { from, into, axis } => {
                     let before = (self.sizes.steps(*axis) - 1) * self.sizes.batch;
+                    let first = self.window.map_or(0, |window| window.start * self.sizes.batch);
                     for r in mine {
                         let out = slice_mut(self.address::<E>(into, t, r), into.len);
-                        if r < before {
-                            out.fill(E::default());
-                        } else {
-                            out.copy_from_slice(slice(self.address::<E>(from, t, r - before).cast_const(), from.len));
+                        match (first + r).checked_sub(before) {
+                            None => out.fill(E::default()),
+                            Some(last) => {
+                                out.copy_from_slice(slice(self.address::<E>(from, t, last).cast_const(), from.len));
+                            }
                         }
                     }
                 }

@@ -10,7 +10,7 @@ use retrograd_compiler::ir::bounds;
 use retrograd_compiler::ir::op::Data;
 use retrograd_compiler::ir::{DType, Extent, Program, Sizes, Type, Value};
 use retrograd_compiler::pipeline::{self, Compiled};
-use retrograd_compiler::plan::{Port, Unit, Work};
+use retrograd_compiler::plan::{Checkpointing, Port, Unit, Work};
 use retrograd_compiler::time::CarriedState;
 
 use crate::error::RunError;
@@ -46,7 +46,7 @@ impl<E: Float> Session<E> {
     /// # Errors
     /// [`RunError::Compile`] if code cannot be generated here.
     pub fn new(program: &Program, threads: usize) -> Result<Session<E>, RunError> {
-        Session::with(program, Vec::new(), threads)
+        Session::with(program, Vec::new(), threads, None)
     }
 
     /// As [`new`](Session::new), for a program with states that its updates carry from run to run, also when the number
@@ -55,22 +55,75 @@ impl<E: Float> Session<E> {
     ///
     /// # Errors
     /// As there.
-    pub fn carrying(program: &Program, states: Vec<String>, threads: usize) -> Result<Session<E>, RunError> {
-        Session::with(program, states.into_iter().map(|input| Carried { input, initial: None }).collect(), threads)
+    pub fn carrying(
+        program: &Program,
+        states: Vec<String>,
+        threads: usize,
+        checkpointing: Option<Checkpointing>,
+    ) -> Result<Session<E>, RunError> {
+        let carried = states.into_iter().map(|input| Carried { input, initial: None });
+        Session::with(program, carried.collect(), threads, checkpointing)
+    }
+
+    /// As [`new`](Session::new), keeping only some states of its loops and computing the others again: memory for time.
+    /// What it computes has the same bits. `session.compiled().plan.memory(&sizes)` says how much it will hold.
+    ///
+    /// ```
+    /// use retrograd_compiler::ir::{Program, Sizes};
+    /// use retrograd_compiler::plan::Checkpointing;
+    /// use retrograd_runtime::session::Session;
+    ///
+    /// let program = Program::record("follow", |p| {
+    ///     let x = p.sequence("x", 1);
+    ///     let run = p.scan("follow", |s| {
+    ///         let h = s.state("h", 64);
+    ///         s.next(h, s.affine("cell", s.at(x), 64).tanh() * 0.5 + h * 0.5)
+    ///     });
+    ///     p.minimize(run.all().square().mean_features().mean_rows());
+    /// })?
+    /// .backward()?;
+    /// let whole = Session::<f32>::new(&program, 1)?;
+    /// let session = Session::<f32>::checkpointed(&program, 1, Checkpointing::Sqrt)?;
+    /// let memory = |session: &Session<f32>| session.compiled().plan.memory(&Sizes::new(10_000, 4));
+    /// assert!(2 * memory(&session) < memory(&whole));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As there, and for segments of no steps.
+    pub fn checkpointed(
+        program: &Program,
+        threads: usize,
+        checkpointing: Checkpointing,
+    ) -> Result<Session<E>, RunError> {
+        Session::with_carried(program, Vec::new(), threads, Some(checkpointing))
     }
 
     pub(crate) fn with_carried(
         program: &Program,
         carried: Vec<CarriedState>,
         threads: usize,
+        checkpointing: Option<Checkpointing>,
     ) -> Result<Session<E>, RunError> {
         let carried = carried.into_iter().map(|c| Carried { input: c.input, initial: Some(c.initial) });
-        Session::with(program, carried.collect(), threads)
+        Session::with(program, carried.collect(), threads, checkpointing)
     }
 
-    fn with(program: &Program, carried: Vec<Carried>, threads: usize) -> Result<Session<E>, RunError> {
+    fn with(
+        program: &Program,
+        carried: Vec<Carried>,
+        threads: usize,
+        checkpointing: Option<Checkpointing>,
+    ) -> Result<Session<E>, RunError> {
+        if checkpointing == Some(Checkpointing::Every(0)) {
+            return Err(RunError::Setting {
+                setting: "the number of steps between checkpoints".to_string(),
+                given: "0".to_string(),
+                allowed: "at least 1 is needed".to_string(),
+            });
+        }
         let program = checked(program)?;
-        let compiled = compile::<E>(&program, false)?;
+        let compiled = compile::<E>(&program, checkpointing, false)?;
         let executor = Executor::new(Arc::new(compiled), threads);
         Ok(Session { program, executor, carried, going: None })
     }
@@ -93,6 +146,11 @@ impl<E: Float> Session<E> {
     /// Bytes of memory held for values.
     pub fn memory(&self) -> usize {
         self.executor.memory()
+    }
+
+    /// The sizes of the last run.
+    pub fn sizes(&self) -> &Sizes {
+        self.executor.sizes()
     }
 
     /// Sets every parameter as its initialiser says.
@@ -149,7 +207,8 @@ impl<E: Float> Session<E> {
     }
 
     /// Time in each phase of the plan since [`measure`](Session::measure), and where it starts: before the first loop,
-    /// in each loop, between and behind them; packing weights and sums over rows apart from the rest.
+    /// in each loop, between and behind them; packing weights and sums over rows apart from the rest. With checkpoints,
+    /// all that runs segment by segment is one phase.
     pub fn phases(&self) -> Vec<(String, Duration)> {
         let mut phases: Vec<(String, Duration)> = Vec::new();
         let mut place = "before".to_string();
@@ -159,6 +218,7 @@ impl<E: Float> Session<E> {
                     place = format!("after {}", l.name);
                     format!("loop {}", l.name)
                 }
+                Unit::Sweep(sweep) => format!("sweep over {}", sweep.axis.letter()),
                 Unit::Stage(stage) => match stage.work {
                     Work::Pack { .. } => "pack".to_string(),
                     Work::ReduceProduct { .. } => "weight gradients".to_string(),
@@ -209,6 +269,7 @@ impl<E: Float> Session<E> {
         {
             return Err(RunError::BatchChanged { given: resolved.sizes.batch, carried });
         }
+        self.check_memory(&resolved.sizes)?;
         self.bind(&resolved.sizes);
         let compiled = Arc::clone(self.compiled());
         for (view, port) in resolved.views.iter().zip(&compiled.plan.inputs) {
@@ -224,6 +285,19 @@ impl<E: Float> Session<E> {
         Ok(())
     }
 
+    /// Whether what these sizes need at least is within the limit, where there is one.
+    fn check_memory(&self, sizes: &Sizes) -> Result<(), RunError> {
+        let plan = &self.compiled().plan;
+        let Some(Checkpointing::Fit(limit)) = plan.checkpointing else { return Ok(()) };
+        if self.executor.sizes() == sizes && self.executor.memory() <= limit {
+            return Ok(());
+        }
+        match plan.memory(sizes) {
+            least if least > limit => Err(RunError::MemoryLimit { limit, least, sizes: sizes.clone() }),
+            _ => Ok(()),
+        }
+    }
+
     /// Runs again on the inputs that are there.
     pub fn advance(&mut self) {
         self.begin();
@@ -236,11 +310,6 @@ impl<E: Float> Session<E> {
             self.start();
         }
         self.going = Some(self.executor.sizes().batch);
-    }
-
-    /// Sizes of the last run.
-    pub(crate) fn sizes(&self) -> &Sizes {
-        self.executor.sizes()
     }
 
     /// Gives each row of the carried states the value of row `from[row]`. Allocates nothing once `rows` has had the size
@@ -513,9 +582,13 @@ fn permute<E: Float, T: Item>(executor: &mut Executor<E>, port: &Port, from: &[u
 }
 
 /// Compiles for the routines of this machine.
-pub(crate) fn compile<E: Float>(program: &Program, texts: bool) -> Result<Compiled, RunError> {
+pub(crate) fn compile<E: Float>(
+    program: &Program,
+    checkpointing: Option<Checkpointing>,
+    texts: bool,
+) -> Result<Compiled, RunError> {
     let table: KernelTable = E::table();
-    pipeline::compile(program, E::PRECISION, &table, texts)
+    pipeline::compile(program, E::PRECISION, &table, checkpointing, texts)
         .map_err(|e| RunError::Compile { program: program.name.clone(), reason: Box::new(e) })
 }
 

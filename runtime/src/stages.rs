@@ -69,15 +69,13 @@ pub fn stages<E: Float>(program: &Program) -> Result<Stages, RunError> {
         None => None,
     };
     let whole = joint.as_ref().unwrap_or(program);
-    let compiled = session::compile::<E>(whole, true)?;
-    let units = compiled.plan.units.iter().flat_map(|unit| match unit {
-        Unit::Stage(stage) => std::slice::from_ref(stage).iter().map(|s| (s, None)).collect::<Vec<_>>(),
-        Unit::Loop(l) => l.stages.iter().map(|s| (s, Some(l.name.clone()))).collect(),
-    });
-    let kernels = units.filter(|(stage, _)| matches!(stage.work, Work::Kernel(_))).enumerate();
+    let compiled = session::compile::<E>(whole, None, true)?;
+    let stages = compiled.plan.units.iter().flat_map(Unit::stages);
+    let kernels = stages.filter(|(stage, _)| matches!(stage.work, Work::Kernel(_))).enumerate();
     let kernels = kernels.map(|(i, (stage, within))| {
         let info = compiled.kernels.info(i).clone();
         let (clif, disassembly) = (info.clif.unwrap_or_default(), info.disassembly.unwrap_or_default());
+        let within = within.map(|l| l.name.clone());
         KernelText { name: stage.name.clone(), within, clif, disassembly, code_size: info.code_size }
     });
     let kernels = kernels.collect();

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::{ArrayD, arr0};
 use retrograd_compiler::ir::{Axis, Extent, Input, Program, Sizes};
+use retrograd_compiler::plan::Checkpointing;
 use retrograd_compiler::time;
 
 use crate::checkpoint::Checkpoint;
@@ -47,6 +48,7 @@ pub struct TrainerBuilder<'a> {
     threads: usize,
     carry: bool,
     truncation: Option<Truncation>,
+    checkpointing: Option<Checkpointing>,
 }
 
 /// What can be done with a recorded program, as methods of it.
@@ -102,6 +104,7 @@ impl Training for Program {
             threads: 1,
             carry: false,
             truncation: None,
+            checkpointing: None,
         }
     }
 
@@ -187,6 +190,35 @@ impl TrainerBuilder<'_> {
         self
     }
 
+    /// Keeps only some states of the loops and computes what the backward pass needs of the steps between again: memory
+    /// for time, where sequences are long. Gradients have the same bits as without. Evaluation, which has memory of its own,
+    /// is compiled alike; a stream has one step at a time and needs none of it.
+    ///
+    /// ```
+    /// use retrograd_compiler::ir::{Program, Sizes};
+    /// use retrograd_compiler::plan::Checkpointing;
+    /// use retrograd_runtime::optimizer::Adam;
+    /// use retrograd_runtime::train::Training;
+    ///
+    /// let program = Program::record("long", |p| {
+    ///     let (x, y) = (p.sequence("x", 1), p.sequence("y", 1));
+    ///     let run = p.scan("rnn", |s| {
+    ///         let h = s.state("h", 32);
+    ///         s.next(h, (s.linear("h", h, 32) + s.affine("x", s.at(x), 32)).tanh())
+    ///     });
+    ///     p.minimize(p.affine("readout", run.all(), 1).mse(y));
+    /// })?;
+    /// let trainer = program.trainer(Adam::new(1e-3)).checkpointing(Checkpointing::Fit(4 << 20)).compile()?;
+    /// let plan = &trainer.session().compiled().plan;
+    /// assert!(plan.memory(&Sizes::new(1000, 16)) <= 4 << 20); // 16 sequences of 1000 steps
+    /// assert!(plan.memory(&Sizes::new(1000, 256)) > 4 << 20); // are few enough, 256 are not: the run is refused
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn checkpointing(mut self, checkpointing: Checkpointing) -> Self {
+        self.checkpointing = Some(checkpointing);
+        self
+    }
+
     /// Differentiates, compiles and initialises.
     ///
     /// # Errors
@@ -218,7 +250,7 @@ impl TrainerBuilder<'_> {
         training.outputs.retain(|(name, _)| name == GRADIENT_NORM);
         times.push(("record the optimiser", recording.elapsed()));
         let states = windows.as_ref().map_or(Vec::new(), Windows::states);
-        let mut session = Session::carrying(&training, states, self.threads)?;
+        let mut session = Session::carrying(&training, states, self.threads, self.checkpointing)?;
         times.extend(&session.compiled().times);
         let initialising = Instant::now();
         session.initialise(self.seed)?;
@@ -234,6 +266,7 @@ impl TrainerBuilder<'_> {
             steps: 0,
             windows,
             threads: self.threads,
+            checkpointing: self.checkpointing,
             compile_time,
             times,
         })
@@ -252,6 +285,7 @@ pub struct Trainer {
     /// How states are carried from step to step, if they are.
     windows: Option<Windows>,
     threads: usize,
+    checkpointing: Option<Checkpointing>,
     compile_time: Duration,
     times: Vec<(&'static str, Duration)>,
 }
@@ -329,7 +363,7 @@ impl Trainer {
                 } else {
                     (self.program.clone(), Vec::new())
                 };
-                (Session::with_carried(&program, carried, self.threads)?, u64::MAX)
+                (Session::with_carried(&program, carried, self.threads, self.checkpointing)?, u64::MAX)
             }
         };
         if at != self.steps {
@@ -616,7 +650,7 @@ impl Stream {
         let live = program.graph.reachable(program.roots());
         program.inputs.retain(|i| live[i.value.index()]);
         let (program, carried) = time::carry_state(&program);
-        let session = Session::with_carried(&program, carried, 1)?;
+        let session = Session::with_carried(&program, carried, 1, None)?;
         let mut stream = Stream { session, set: Vec::new(), rows: Rows::default() };
         stream.bind(batch);
         Ok(stream)

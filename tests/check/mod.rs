@@ -16,6 +16,7 @@ use retrograd::compiler::interpret::{Values, interpret};
 use retrograd::compiler::ir::op::Data;
 use retrograd::compiler::ir::{Axis, Extent, Graph, Op, Program, Sizes, Value};
 use retrograd::compiler::pipeline;
+use retrograd::compiler::plan::{Checkpointing, Unit};
 use retrograd::compiler::time::unroll;
 use retrograd::runtime::float::Float;
 use retrograd::runtime::session::Session;
@@ -163,6 +164,12 @@ impl<E: Float> Jit<E> {
         Ok(Jit { session })
     }
 
+    /// As machine code that keeps only some states.
+    pub fn checkpointed(program: &Program, threads: usize, policy: Checkpointing) -> Found<Jit<E>> {
+        let session = Session::checkpointed(program, threads, policy).map_err(|e| format!("compiling: {e}"))?;
+        Ok(Jit { session })
+    }
+
     pub fn run(&mut self, values: &Values, sizes: &Sizes) -> Found<Numbers> {
         run(&mut self.session, values, sizes).map_err(|e| format!("running: {e}"))
     }
@@ -240,6 +247,7 @@ pub fn check_engines(program: &Program, all_sizes: &[Sizes], effort: Effort) -> 
     let mut many: Vec<Jit<f64>> = (2..=effort.threads).map(|n| Jit::new(program, n)).collect::<Found<_>>()?;
     let mut small = Jit::<f32>::new(program, 1)?;
     let mut small_2 = if effort.threads > 1 { Some(Jit::<f32>::new(program, 2)?) } else { None };
+    let mut checkpointed = checkpointed(program)?;
     let mut first: Vec<(Numbers, Numbers)> = Vec::new();
     for sizes in all_sizes {
         let at = |e: String| format!("T, B = {:?}, {}: {e}", sizes.steps, sizes.batch);
@@ -260,9 +268,10 @@ pub fn check_engines(program: &Program, all_sizes: &[Sizes], effort: Effort) -> 
         for (i, jit) in many.iter_mut().enumerate() {
             same_bits(&format!("f64, {} threads", i + 2), &jit.run(&values, sizes)?, &given).map_err(at)?;
         }
-        let (promised, held) = (one.session.compiled().plan.memory(sizes), one.session.memory());
-        if promised != held {
-            return Err(at(format!("the plan says {promised} bytes of memory, and {held} are held")));
+        memory(&one).map_err(at)?;
+        if let Some(jit) = &mut checkpointed {
+            same_bits("f64, checkpoints", &jit.run(&values, sizes)?, &given).map_err(at)?;
+            memory(jit).map_err(at)?;
         }
         check_unrolled(program, &values, sizes, &truth, effort).map_err(at)?;
         first.push((given, given_small));
@@ -287,6 +296,23 @@ pub fn check_engines(program: &Program, all_sizes: &[Sizes], effort: Effort) -> 
         }
     }
     Ok(())
+}
+
+/// Code that keeps every other state, if that is another plan.
+fn checkpointed(program: &Program) -> Found<Option<Jit<f64>>> {
+    let policy = Checkpointing::Every(2);
+    let sweeps = program.checkpointed_plan(policy).units.iter().any(|unit| matches!(unit, Unit::Sweep(_)));
+    if sweeps { Jit::checkpointed(program, 1, policy).map(Some) } else { Ok(None) }
+}
+
+/// The memory held is what the plan says.
+pub fn memory<E: Float>(jit: &Jit<E>) -> Found {
+    let session = &jit.session;
+    let (promised, held) = (session.compiled().plan.memory(session.sizes()), session.memory());
+    if promised == held {
+        return Ok(());
+    }
+    Err(format!("the plan says {promised} bytes of memory, and {held} are held"))
 }
 
 fn check_unrolled(program: &Program, values: &Values, sizes: &Sizes, truth: &Numbers, effort: Effort) -> Found {

@@ -8,16 +8,42 @@ use std::collections::HashMap;
 use super::group::{Class, Group, Grouping, Kind, View, group, is_dense, row_major};
 use super::kernel::{Kernel, KernelNode, KernelOp, Product, Read, Source, Tile};
 use super::{
-    Access, At, Buffer, BufferId, Domain, Keep, Loop, Matrix, Plan, Port, Rows, Span, Stage, Target, Unit, Work, memory,
+    Access, At, Buffer, BufferId, Checkpointing, Domain, Keep, Loop, Matrix, Plan, Port, Rows, Span, Stage, State,
+    Target, Unit, Work, memory, sweep,
 };
 use crate::ir::op::Op;
 use crate::ir::types::{Axis, DType, Extent, Type};
 use crate::ir::{Graph, Program, Scan, Value};
 
-/// Plans a hoisted program for a machine.
-pub fn plan(program: &Program, target: Target) -> Plan {
+/// Plans a hoisted program for a machine, with or without checkpoints.
+pub fn plan(program: &Program, target: Target, checkpointing: Option<Checkpointing>) -> Plan {
     let mut builder = Builder { target, ..Builder::default() };
-    builder.program(program)
+    let mut plan = builder.program(program);
+    plan.checkpointing = checkpointing;
+    if checkpointing.is_some() {
+        sweep::gather(&mut plan);
+    }
+    memory::assign(&mut plan);
+    plan
+}
+
+/// Axes whose first loop runs from the last step to the first. A loop that reads nothing but its states, which counts
+/// steps, does not say which way a program goes.
+fn turned(units: &[Unit]) -> Vec<Axis> {
+    let reads = |l: &Loop| {
+        let written: Vec<BufferId> = l.stages.iter().flat_map(|s| &s.writes).map(|a| a.buffer).collect();
+        l.stages.iter().flat_map(|s| &s.reads).any(|a| !written.contains(&a.buffer))
+    };
+    let mut first: Vec<&Loop> = Vec::new();
+    for unit in units {
+        let Unit::Loop(l) = unit else { continue };
+        match first.iter_mut().find(|f| f.axis == l.axis) {
+            Some(f) if !reads(f) && reads(l) => *f = l,
+            Some(_) => {}
+            None => first.push(l),
+        }
+    }
+    first.into_iter().filter(|l| l.reverse).map(|l| l.axis).collect()
 }
 
 /// Which rows of a buffer a value has.
@@ -145,9 +171,11 @@ impl Builder {
                 updates.push((value, index, parameter));
             }
         }
-        let mut plan = Plan {
+        Plan {
             name: program.name.clone(),
             target: self.target,
+            turned: turned(&units),
+            checkpointing: None,
             units,
             buffers: std::mem::take(&mut self.buffers),
             slots: Vec::new(),
@@ -156,9 +184,7 @@ impl Builder {
             outputs,
             updates,
             row_counts: std::mem::take(&mut self.row_counts),
-        };
-        memory::assign(&mut plan);
-        plan
+        }
     }
 
     /// A value that is read when the run is over.
@@ -667,7 +693,7 @@ impl Builder {
             .into_iter()
             .map(|u| match u {
                 Unit::Stage(s) => s,
-                Unit::Loop(_) => unreachable!("scans do not nest"),
+                Unit::Loop(_) | Unit::Sweep(_) => unreachable!("scans do not nest"),
             })
             .collect();
         for (value, home, name) in late {
@@ -694,7 +720,19 @@ impl Builder {
             };
             outer.homes.insert(r, home);
         }
-        Loop { name: scan.name, axis: scan.axis, reverse: scan.reverse, stages }
+        let states = yield_homes[scan.yields.len()..].iter().map(|&(_, last)| self.state(scan.axis, last)).collect();
+        Loop { name: scan.name, axis: scan.axis, reverse: scan.reverse, states, stages }
+    }
+
+    /// A state of a loop by where its last value is: a history begins at its other end.
+    fn state(&self, axis: Axis, last: Home) -> State {
+        let first = match (self.buffers[last.buffer.0].rows, last.rows) {
+            (Rows::History(_), HomeRows::Block(_)) => HomeRows::FromEnd(axis, 0),
+            (Rows::History(_), _) => HomeRows::Block(0),
+            (_, rows) => rows,
+        };
+        let pace = Pace { stepwise: false };
+        State { axis, begin: Home { rows: first, ..last }.access(pace), end: last.access(pace), checkpoints: None }
     }
 
     /// Whether a state's next value can be written over the present one: nothing reads that any more by then, or does

@@ -7,8 +7,13 @@
 //! Within a loop there are no barriers: one member of the team may be at another stage, or step, than its mates. What
 //! keeps them apart is that each has its own rows, so temporaries of one loop share a slot only if row r is at the
 //! same place for all of them.
+//!
+//! In a sweep there are barriers, and what has rows for one segment lives from where it is written to where it is read,
+//! on either way. If it is written forth and read back, that is all the time between: where the way back begins, the
+//! values of its first segment are those that the way forth has left. All else that a sweep names is alive all through
+//! the way that names it.
 
-use super::{BufferId, Keep, Plan, Slot, Unit};
+use super::{At, BufferId, Keep, Loop, Plan, Slot, Unit};
 
 /// From the first to the last position at which something is in use.
 #[derive(Clone, Copy)]
@@ -64,48 +69,15 @@ pub fn assign(plan: &mut Plan) {
     plan.slots = slots.into_iter().map(|shared| shared.slot).collect();
 }
 
-/// The lives of all buffers, and of all loops; positions count stages, those in loops included.
+/// The lives of all buffers, and of all loops; positions count stages, those in loops included, and those that run again
+/// once more.
 fn lives(plan: &Plan) -> (Vec<Life>, Vec<Life>) {
-    let mut loops = Vec::new();
-    let mut lives: Vec<Option<Life>> = vec![None; plan.buffers.len()];
-    let mut touch = |b: BufferId, first: usize, last: usize| {
-        let life = Life { first, last };
-        lives[b.0].get_or_insert(life).extend(life);
-    };
-    let mut at = 1;
+    let mut walk = Walk { plan, at: 1, lives: vec![None; plan.buffers.len()], loops: Vec::new() };
     for unit in &plan.units {
-        match unit {
-            Unit::Stage(stage) => {
-                for access in stage.reads.iter().chain(&stage.writes) {
-                    touch(access.buffer, at, at);
-                }
-                at += 1;
-            }
-            Unit::Loop(l) => {
-                let (begin, end) = (at, at + l.stages.len());
-                loops.push(Life { first: begin, last: end });
-                // A buffer that is written before it is read within a step, and by rows of the step alone, is a
-                // temporary of the step; any other is alive all through the loop.
-                let mut written: Vec<BufferId> = Vec::new();
-                for (i, stage) in l.stages.iter().enumerate() {
-                    for access in &stage.reads {
-                        let local = written.contains(&access.buffer);
-                        let (from, to) = if local { (begin + i, begin + i) } else { (begin, end) };
-                        touch(access.buffer, from, to);
-                    }
-                    for access in &stage.writes {
-                        let history = !matches!(access.at, super::At::Row(0) | super::At::Shared);
-                        let (from, to) = if history { (begin, end) } else { (begin + i, begin + i) };
-                        touch(access.buffer, from, to);
-                        written.push(access.buffer);
-                    }
-                }
-                at = end + 1;
-            }
-        }
+        walk.unit(unit);
     }
-    let end = at;
-    let mut lives: Vec<Life> = lives.into_iter().map(|l| l.unwrap_or(Life { first: 0, last: 0 })).collect();
+    let (end, loops) = (walk.at, walk.loops);
+    let mut lives: Vec<Life> = walk.lives.into_iter().map(|l| l.unwrap_or(Life { first: 0, last: 0 })).collect();
     for (life, buffer) in lives.iter_mut().zip(&plan.buffers) {
         match buffer.keep {
             Keep::Run => {}
@@ -119,4 +91,103 @@ fn lives(plan: &Plan) -> (Vec<Life>, Vec<Life>) {
         }
     }
     (lives, loops)
+}
+
+/// A walk through a plan in the order in which it runs.
+struct Walk<'p> {
+    plan: &'p Plan,
+    /// Position of the next stage.
+    at: usize,
+    lives: Vec<Option<Life>>,
+    loops: Vec<Life>,
+}
+
+impl Walk<'_> {
+    fn touch(&mut self, b: BufferId, first: usize, last: usize) {
+        let life = Life { first, last };
+        self.lives[b.0].get_or_insert(life).extend(life);
+    }
+
+    fn unit(&mut self, unit: &Unit) {
+        match unit {
+            Unit::Stage(stage) => {
+                for access in stage.reads.iter().chain(&stage.writes) {
+                    self.touch(access.buffer, self.at, self.at);
+                }
+                self.at += 1;
+            }
+            Unit::Loop(l) => self.steps(l),
+            Unit::Sweep(sweep) => {
+                self.way(sweep.forth.iter().map(|unit| (unit, true)));
+                for unit in &sweep.between {
+                    self.unit(unit);
+                }
+                let again = sweep.again.iter().map(|&i| (&sweep.forth[i], true));
+                self.way(again.chain(sweep.back.iter().map(|unit| (unit, false))));
+            }
+        }
+    }
+
+    /// A loop. A buffer that is written before it is read within a step, and by rows of the step alone, is a temporary of
+    /// the step; any other is alive all through the loop.
+    fn steps(&mut self, l: &Loop) {
+        let (begin, end) = (self.at, self.at + l.stages.len());
+        self.loops.push(Life { first: begin, last: end });
+        for (buffer, stage) in uses(l) {
+            let (first, last) = stage.map_or((begin, end), |i| (begin + i, begin + i));
+            self.touch(buffer, first, last);
+        }
+        self.at = end + 1;
+    }
+
+    /// One way of a sweep: units, and whether their states begin each segment as a checkpoint says.
+    fn way<'u>(&mut self, units: impl Iterator<Item = (&'u Unit, bool)>) {
+        let begin = self.at;
+        let mut through: Vec<BufferId> = Vec::new();
+        for (unit, from_checkpoint) in units {
+            self.unit(unit);
+            match unit {
+                Unit::Stage(stage) => {
+                    let all = stage.reads.iter().chain(&stage.writes).map(|a| a.buffer);
+                    through.extend(all.filter(|&b| !self.is_of_segment(b)));
+                }
+                Unit::Loop(l) => {
+                    let all = uses(l).into_iter().filter(|(_, stage)| stage.is_none()).map(|(buffer, _)| buffer);
+                    through.extend(all.filter(|&b| !self.is_of_segment(b)));
+                    // Otherwise a state goes on from the segment before.
+                    if !from_checkpoint {
+                        through.extend(l.states.iter().map(|state| state.begin.buffer));
+                    }
+                    through.extend(l.states.iter().filter_map(|state| state.checkpoints));
+                }
+                Unit::Sweep(_) => unreachable!("a sweep is between the ways of another, or outside of it"),
+            }
+        }
+        let end = self.at;
+        for b in through {
+            self.touch(b, begin, end);
+        }
+        self.at += 1;
+    }
+
+    fn is_of_segment(&self, b: BufferId) -> bool {
+        self.plan.buffers[b.0].rows.is_of_segment()
+    }
+}
+
+/// What a loop names: the stage, if it is a temporary of the step.
+fn uses(l: &Loop) -> Vec<(BufferId, Option<usize>)> {
+    let mut uses = Vec::new();
+    let mut written: Vec<BufferId> = Vec::new();
+    for (i, stage) in l.stages.iter().enumerate() {
+        for access in &stage.reads {
+            uses.push((access.buffer, written.contains(&access.buffer).then_some(i)));
+        }
+        for access in &stage.writes {
+            let local = matches!(access.at, At::Row(0) | At::Shared);
+            uses.push((access.buffer, local.then_some(i)));
+            written.push(access.buffer);
+        }
+    }
+    uses
 }

@@ -18,14 +18,25 @@
 //!
 //! Memory: liveness gives every buffer a slot such that buffers whose lives overlap never share one. Nothing here
 //! depends on T or B; the sizes of slots are formulas in them.
+//!
+//! With **checkpointing**, what can be done segment after segment of a time axis is gathered into *sweeps*, whose
+//! intermediate values have rows for one segment only (see `sweep`).
+//!
+//! **Sums over the rows of a time axis** (weight gradients) run against the axis's first loop: from the last row to the
+//! first where that loop runs from the first step to the last. That is the order in which a backward loop makes what is
+//! summed, and the only one that can be had segment by segment; so gradients have the same bits with checkpointing and
+//! without, whatever the length of segments.
 
 mod build;
+mod checkpointing;
 mod group;
 mod kernel;
 mod memory;
 mod print;
+mod sweep;
 
 pub use build::plan;
+pub use checkpointing::{Checkpointing, Segments};
 pub use kernel::{Kernel, KernelNode, KernelOp, Product, Read, Source, Tile};
 
 use crate::ir::types::{Axis, Extent, Sizes};
@@ -76,6 +87,12 @@ pub enum Rows {
     Time(Axis),
     /// A row per step and sample, and one block more: the history of a state.
     History(Axis),
+    /// As `Time`, for the steps of one segment.
+    Segment(Axis),
+    /// As `History`, for the steps of one segment.
+    SegmentHistory(Axis),
+    /// Checkpoints of a state: a row per sample before each segment, and behind the last.
+    Checkpoints(Axis),
 }
 
 impl Rows {
@@ -89,13 +106,21 @@ impl Rows {
     }
 
     /// Their number.
-    pub fn count(self, sizes: &Sizes) -> usize {
+    pub fn count(self, sizes: &Sizes, segments: &Segments) -> usize {
         match self {
             Rows::One => 1,
             Rows::Batch => sizes.batch,
             Rows::Time(axis) => sizes.batch * sizes.steps(axis),
             Rows::History(axis) => sizes.batch * (sizes.steps(axis) + 1),
+            Rows::Segment(axis) => sizes.batch * segments.steps(axis),
+            Rows::SegmentHistory(axis) => sizes.batch * (segments.steps(axis) + 1),
+            Rows::Checkpoints(axis) => sizes.batch * (segments.count(axis) + 1),
         }
+    }
+
+    /// Whether it has rows for one segment of a time axis at a time.
+    pub fn is_of_segment(self) -> bool {
+        matches!(self, Rows::Segment(_) | Rows::SegmentHistory(_))
     }
 }
 
@@ -143,9 +168,11 @@ pub enum At {
     Shared,
     /// Row r, or row (block·B + r).
     Row(usize),
-    /// Row (t + shift)·B + r.
+    /// Row (t + shift)·B + r. In a sweep, t counts from the segment's first step, and is 0 for a stage over all its
+    /// rows at once.
     Step(usize),
-    /// Row (T − back)·B + r.
+    /// Row (T − back)·B + r. Of a buffer with rows for one segment, the end is that of the segment; of checkpoints, it is
+    /// the state behind the last.
     FromEnd(Axis, usize),
 }
 
@@ -373,6 +400,26 @@ pub struct Stage {
     pub constant: bool,
 }
 
+/// A state of a loop, as the outside sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct State {
+    /// Axis of the loop.
+    pub axis: Axis,
+    /// Where it is before the first step.
+    pub begin: Access,
+    /// Where it is behind the last.
+    pub end: Access,
+    /// In a sweep, what it was before each segment, and behind the last.
+    pub checkpoints: Option<BufferId>,
+}
+
+impl State {
+    /// Of its checkpoints, the state behind the last step.
+    pub fn end_of_checkpoints(&self) -> At {
+        At::FromEnd(self.axis, 0)
+    }
+}
+
 /// A loop over time.
 #[derive(Clone, Debug)]
 pub struct Loop {
@@ -382,8 +429,28 @@ pub struct Loop {
     pub axis: Axis,
     /// Whether it runs from the last step to the first.
     pub reverse: bool,
+    /// Its states.
+    pub states: Vec<State>,
     /// The stages of one step.
     pub stages: Vec<Stage>,
+}
+
+/// What runs segment after segment of a time axis, there and back again. See `sweep`.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    /// The axis.
+    pub axis: Axis,
+    /// Whether the way forth begins with the last segment.
+    pub reverse: bool,
+    /// Stages and loops of a segment on the way forth.
+    pub forth: Vec<Unit>,
+    /// What runs between the two ways, for all steps.
+    pub between: Vec<Unit>,
+    /// Which of `forth` run again on the way back, before `back`; not in the segment where the way forth ends, whose
+    /// values are still there.
+    pub again: Vec<usize>,
+    /// Stages and loops of a segment on the way back.
+    pub back: Vec<Unit>,
 }
 
 /// A part of a plan.
@@ -393,6 +460,22 @@ pub enum Unit {
     Stage(Stage),
     /// A loop of stages.
     Loop(Loop),
+    /// Stages and loops, segment by segment.
+    Sweep(Sweep),
+}
+
+impl Unit {
+    /// All its stages, each with its loop.
+    pub fn stages(&self) -> Vec<(&Stage, Option<&Loop>)> {
+        match self {
+            Unit::Stage(stage) => vec![(stage, None)],
+            Unit::Loop(l) => l.stages.iter().map(|s| (s, Some(l))).collect(),
+            Unit::Sweep(sweep) => {
+                let units = sweep.forth.iter().chain(&sweep.between).chain(&sweep.back);
+                units.flat_map(Unit::stages).collect()
+            }
+        }
+    }
 }
 
 /// A named value at the boundary.
@@ -433,23 +516,53 @@ pub struct Plan {
     pub updates: Vec<(Port, usize, bool)>,
     /// Numbers of rows that some kernel reads, filled in by the executor.
     pub row_counts: Vec<(BufferId, Extent)>,
+    /// Axes whose first loop that reads more than its states runs from the last step to the first: see
+    /// [`sums_from_the_end`](Plan::sums_from_the_end).
+    pub turned: Vec<Axis>,
+    /// How long the segments of its sweeps are, if checkpoints were asked for.
+    pub checkpointing: Option<Checkpointing>,
 }
 
 impl Plan {
-    /// All stages, with the axis of their loop.
+    /// All stages, each with the axis of its loop.
     pub fn stages(&self) -> impl Iterator<Item = (&Stage, Option<Axis>)> {
-        self.units.iter().flat_map(|unit| {
-            let (stages, axis) = match unit {
-                Unit::Stage(stage) => (std::slice::from_ref(stage), None),
-                Unit::Loop(l) => (&l.stages[..], Some(l.axis)),
-            };
-            stages.iter().map(move |s| (s, axis))
-        })
+        self.units.iter().flat_map(Unit::stages).map(|(stage, l)| (stage, l.map(|l| l.axis)))
     }
 
-    /// Bytes of memory for these sizes: exactly what an executor allocates for values.
+    /// Whether sums over the rows of an axis run from the last row to the first: against its first loop.
+    pub fn sums_from_the_end(&self, axis: Axis) -> bool {
+        !self.turned.contains(&axis)
+    }
+
+    /// Bytes of memory for these sizes: exactly what an executor allocates for values. If it has to fit a limit and
+    /// cannot, this is the least that is possible.
+    ///
+    /// ```
+    /// use retrograd_compiler::ir::{Program, Sizes};
+    /// use retrograd_compiler::plan::Checkpointing;
+    ///
+    /// let program = Program::record("follow", |p| {
+    ///     let x = p.sequence("x", 16);
+    ///     let run = p.scan("rnn", |s| {
+    ///         let h = s.state("h", 64);
+    ///         s.next(h, (s.linear("h", h, 64) + s.affine("x", s.at(x), 64)).tanh())
+    ///     });
+    ///     p.minimize(run.all().square().mean_features().mean_rows());
+    /// })?
+    /// .backward()?;
+    /// let (whole, checkpointed) = (program.plan(), program.checkpointed_plan(Checkpointing::Sqrt));
+    /// let sizes = Sizes::new(1000, 32);
+    /// assert!(checkpointed.memory(&sizes) < whole.memory(&sizes) / 4);
+    /// assert!(checkpointed.flops(&sizes) < whole.flops(&sizes) * 3 / 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn memory(&self, sizes: &Sizes) -> usize {
-        self.slots.iter().map(|s| s.row_bytes * s.rows.count(sizes) + ARENA_SLACK).sum()
+        self.memory_in(sizes, &self.segments(sizes))
+    }
+
+    /// Bytes of memory with segments of these lengths.
+    fn memory_in(&self, sizes: &Sizes, segments: &Segments) -> usize {
+        self.slots.iter().map(|s| s.row_bytes * s.rows.count(sizes, segments) + ARENA_SLACK).sum()
     }
 
     /// Whether some stage writes a parameter where it stands.
@@ -458,19 +571,35 @@ impl Plan {
         self.stages().any(|(s, _)| s.writes.iter().any(|w| held.contains(&w.buffer)))
     }
 
-    /// Floating-point operations of the products of one run: two for each multiply-add.
+    /// Floating-point operations of the products of one run: two for each multiply-add. What checkpointing computes
+    /// again is counted again.
     pub fn flops(&self, sizes: &Sizes) -> usize {
-        self.stages()
-            .map(|(stage, axis)| {
-                let steps = axis.map_or(1, |a| sizes.steps(a));
-                let rows = match stage.domain {
-                    Domain::Shared => 1,
-                    Domain::Batch => sizes.batch,
-                    Domain::Time(a) | Domain::EachStep(a) => sizes.batch * sizes.steps(a),
-                };
-                steps * rows * stage.work.flops_per_row()
-            })
-            .sum()
+        let segments = self.segments(sizes);
+        self.units.iter().map(|unit| unit.flops(sizes, &segments)).sum()
+    }
+}
+
+impl Unit {
+    fn flops(&self, sizes: &Sizes, segments: &Segments) -> usize {
+        let of_stage = |stage: &Stage| {
+            let rows = match stage.domain {
+                Domain::Shared => 1,
+                Domain::Batch => sizes.batch,
+                Domain::Time(a) | Domain::EachStep(a) => sizes.batch * sizes.steps(a),
+            };
+            rows * stage.work.flops_per_row()
+        };
+        match self {
+            Unit::Stage(stage) => of_stage(stage),
+            Unit::Loop(l) => sizes.steps(l.axis) * l.stages.iter().map(of_stage).sum::<usize>(),
+            Unit::Sweep(sweep) => {
+                let once = sweep.forth.iter().chain(&sweep.between).chain(&sweep.back);
+                let again: usize = sweep.again.iter().map(|&i| sweep.forth[i].flops(sizes, segments)).sum();
+                let steps = sizes.steps(sweep.axis);
+                let repeated = steps - segments.steps(sweep.axis);
+                once.map(|unit| unit.flops(sizes, segments)).sum::<usize>() + again / steps * repeated
+            }
+        }
     }
 }
 

@@ -2,24 +2,16 @@
 
 use std::fmt;
 
-use super::{Access, At, Domain, Kernel, KernelNode, KernelOp, Plan, Read, Rows, Source, Span, Stage, Unit, Work};
+use super::{
+    Access, At, Checkpointing, Domain, Kernel, KernelNode, KernelOp, Plan, Read, Rows, Source, Span, Stage, Unit, Work,
+};
 use crate::ir::types::Axis;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         writeln!(f, "plan {} {{", self.name)?;
         for unit in &self.units {
-            match unit {
-                Unit::Stage(stage) => self.stage(f, stage, "  ")?,
-                Unit::Loop(l) => {
-                    let way = if l.reverse { " reverse" } else { "" };
-                    writeln!(f, "  loop {} over {}{way} {{", l.name, l.axis.letter())?;
-                    for stage in &l.stages {
-                        self.stage(f, stage, "    ")?;
-                    }
-                    writeln!(f, "  }}")?;
-                }
-            }
+            self.unit(f, unit, "  ", None)?;
         }
         for (value, port, parameter) in &self.updates {
             let ports = if *parameter { &self.parameters } else { &self.inputs };
@@ -32,6 +24,9 @@ impl fmt::Display for Plan {
                 Rows::Batch => " × B".to_string(),
                 Rows::Time(a) => format!(" × {}·B", a.letter()),
                 Rows::History(a) => format!(" × ({}+1)·B", a.letter()),
+                Rows::Segment(a) => format!(" × {}·B", segment(a)),
+                Rows::SegmentHistory(a) => format!(" × ({}+1)·B", segment(a)),
+                Rows::Checkpoints(a) => format!(" × (⌈{}/{}⌉+1)·B", a.letter(), segment(a)),
             };
             writeln!(f, "    {} bytes{rows}", slot.row_bytes)?;
         }
@@ -40,7 +35,71 @@ impl fmt::Display for Plan {
     }
 }
 
+/// The letter of the length of segments of an axis.
+fn segment(axis: Axis) -> &'static str {
+    ["k", "k1", "k2", "k3"][usize::from(axis.0.min(3))]
+}
+
 impl Plan {
+    fn unit(&self, f: &mut fmt::Formatter, unit: &Unit, indent: &str, swept: Option<Axis>) -> fmt::Result {
+        let deeper = format!("{indent}  ");
+        match unit {
+            Unit::Stage(stage) => self.stage(f, stage, indent, swept),
+            Unit::Loop(l) => {
+                let way = if l.reverse { " reverse" } else { "" };
+                let over = if swept.is_some() { segment(l.axis) } else { l.axis.letter() };
+                let whole = if self.checkpointing.is_some() && swept.is_none() { " ; no checkpoints" } else { "" };
+                writeln!(f, "{indent}loop {} over {over}{way} {{{whole}", l.name)?;
+                let name = |buffer| self.name(&Access { buffer, at: At::Shared });
+                for state in &l.states {
+                    let Some(kept) = state.checkpoints else { continue };
+                    writeln!(f, "{deeper}checkpoints {} of {}", name(kept), name(state.begin.buffer))?;
+                }
+                for stage in &l.stages {
+                    self.stage(f, stage, &deeper, None)?;
+                }
+                writeln!(f, "{indent}}}")
+            }
+            Unit::Sweep(sweep) => {
+                let (axis, k) = (sweep.axis, segment(sweep.axis));
+                let length = match self.checkpointing {
+                    Some(Checkpointing::Every(n)) => format!("{k} = {n}"),
+                    Some(Checkpointing::Sqrt) => format!("{k} = ⌈√{}⌉", axis.letter()),
+                    Some(Checkpointing::Fit(bytes)) => format!("{k} as large as fits {bytes} bytes"),
+                    None => unreachable!("there are sweeps with checkpoints only"),
+                };
+                let (first, second) = if sweep.reverse { (" reverse", "") } else { ("", " reverse") };
+                writeln!(f, "{indent}sweep {} in segments of {length} {{", axis.letter())?;
+                writeln!(f, "{deeper}forth{first} {{")?;
+                let inner = format!("{deeper}  ");
+                for unit in &sweep.forth {
+                    self.unit(f, unit, &inner, Some(axis))?;
+                }
+                writeln!(f, "{deeper}}}")?;
+                for unit in &sweep.between {
+                    self.unit(f, unit, &deeper, None)?;
+                }
+                if !sweep.back.is_empty() {
+                    writeln!(f, "{deeper}back{second} {{")?;
+                    let names = sweep.again.iter().map(|&i| match &sweep.forth[i] {
+                        Unit::Stage(stage) => stage.name.clone(),
+                        Unit::Loop(l) => format!("loop {}", l.name),
+                        Unit::Sweep(_) => unreachable!("sweeps do not run again"),
+                    });
+                    let names: Vec<String> = names.collect();
+                    if !names.is_empty() {
+                        writeln!(f, "{inner}again {} ; not in the first segment", names.join(", "))?;
+                    }
+                    for unit in &sweep.back {
+                        self.unit(f, unit, &inner, Some(axis))?;
+                    }
+                    writeln!(f, "{deeper}}}")?;
+                }
+                writeln!(f, "{indent}}}")
+            }
+        }
+    }
+
     /// A buffer's name; a number tells buffers of the same name apart.
     fn name(&self, access: &Access) -> String {
         let id = access.buffer.0;
@@ -67,8 +126,10 @@ impl Plan {
         if span.offset == 0 { name } else { format!("{name}.{}..{}", span.offset, span.offset + span.len) }
     }
 
-    fn stage(&self, f: &mut fmt::Formatter, stage: &Stage, indent: &str) -> fmt::Result {
+    fn stage(&self, f: &mut fmt::Formatter, stage: &Stage, indent: &str, swept: Option<Axis>) -> fmt::Result {
         let rows = match stage.domain {
+            Domain::Time(a) if swept == Some(a) => format!("{}·B rows", segment(a)),
+            Domain::EachStep(a) if swept == Some(a) => format!("B rows, each of {}", segment(a)),
             Domain::Shared => "one row".to_string(),
             Domain::Batch => "B rows".to_string(),
             Domain::Time(a) => format!("{}·B rows", a.letter()),
@@ -83,10 +144,13 @@ impl Plan {
                 format!("pack {} = {from} [{k}, {n}]{kept}", self.buffers[into.0].name)
             }
             Work::ReduceProduct { a, b, into, offset, .. } => {
+                let sum = if swept.is_some() { "+=" } else { "=" };
                 let at = if *offset == 0 { String::new() } else { format!("@{offset}") };
-                format!("reduce_product {}{at} = {}ᵀ · {}", self.buffers[into.0].name, s(a), s(b))
+                format!("reduce_product {}{at} {sum} {}ᵀ · {}", self.buffers[into.0].name, s(a), s(b))
             }
-            Work::ReduceRows { from, into } => format!("reduce_rows {} = {}", s(into), s(from)),
+            Work::ReduceRows { from, into } => {
+                format!("reduce_rows {} {} {}", s(into), if swept.is_some() { "+=" } else { "=" }, s(from))
+            }
             Work::MatrixRows { from, into, m, k, n, packed } => {
                 format!("product {} = {} · {} [{m}, {k}, {n}]", s(into), s(from), self.buffers[packed.0].name)
             }
@@ -176,7 +240,8 @@ impl Rows {
     pub fn axis(self) -> Option<Axis> {
         match self {
             Rows::Time(a) | Rows::History(a) => Some(a),
-            _ => None,
+            Rows::Segment(a) | Rows::SegmentHistory(a) | Rows::Checkpoints(a) => Some(a),
+            Rows::One | Rows::Batch => None,
         }
     }
 }

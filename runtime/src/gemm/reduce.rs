@@ -12,6 +12,12 @@
 //! the order of the rows (see [`super`]); so the result has the same bits however the units are
 //! shared out. A thread packs what its units need: units with the same block of rows share that
 //! block's packing of A, which is why a range of units, not a set, is what a thread is given.
+//!
+//! # Which row comes first
+//!
+//! Strides from row to row may be negative: then the pointers are to the last row in memory, which is
+//! summed first. Whoever has the rows in several pieces sums them piece after piece, accumulating,
+//! and the bits are those of one sum over all of them.
 
 use super::tile::{TILE_ROWS, k_chunk};
 use super::{Element, GemmCall, Kernels, Segment};
@@ -31,14 +37,14 @@ const SUM_ROWS: usize = 32;
 const LINE: usize = 64;
 
 /// `C (+)= Aᵀ·B`: `c[i*ldc + j] (+)= Σ_r a[r*lda + i] · b[r*ldb + j]` for `i < ki`, `j < n`,
-/// `r < rows`.
+/// `r < rows`, in the order of r.
 #[derive(Clone, Copy, Debug)]
 pub struct ReduceProduct<E> {
     pub a: *const E,
-    pub lda: usize,
+    pub lda: isize,
     pub ki: usize,
     pub b: *const E,
-    pub ldb: usize,
+    pub ldb: isize,
     pub n: usize,
     pub rows: usize,
     pub c: *mut E,
@@ -144,11 +150,13 @@ unsafe fn reduce_block<E: Element>(
     loop {
         let steps = chunk_rows.min(job.rows - start);
         // SAFETY: the chunk's rows of A, from the block's first column on, are readable.
-        unsafe { pack_tiles(job.a.wrapping_add(start * job.lda + rows.start), job.lda, rows.len(), steps, packed_a) };
+        unsafe {
+            pack_tiles(row(job.a, start, job.lda).wrapping_add(rows.start), job.lda, rows.len(), steps, packed_a)
+        };
         let segment = Segment { a: packed_a.as_ptr(), am: 1, ak: TILE_ROWS, k: steps };
         let mut panel = panels.start;
         while panel < panels.end {
-            let source_of = |start: usize, panel: usize| job.b.wrapping_add(start * job.ldb + panel * nr);
+            let source_of = |start: usize, panel: usize| row(job.b, start, job.ldb).wrapping_add(panel * nr);
             let is_ragged = ragged_panel == Some(panel);
             let packs = is_ragged || rows.len() > UNPACKED_ROWS;
             let group = if packs { 1 } else { full_end - panel };
@@ -158,7 +166,7 @@ unsafe fn reduce_block<E: Element>(
                 unsafe { pack_panel(source_of(start, panel), job.ldb, width, steps, nr, packed_b) };
                 (packed_b.as_ptr(), nr)
             } else {
-                (source_of(start, panel), job.ldb)
+                (source_of(start, panel), steps_of(job.ldb))
             };
             let (c, c_row) = if is_ragged {
                 (ragged_c.as_mut_ptr(), nr)
@@ -187,7 +195,7 @@ unsafe fn reduce_block<E: Element>(
                 if panel < panels.end { source_of(start, panel) } else { source_of(start + steps, panels.start) };
             // SAFETY: A and B are the packed chunk (or whole panels of B itself), C is the scratch
             // copy or whole panels of C.
-            unsafe { (kernels.tiled)(&call, TILE_ROWS * steps, hint, job.ldb) };
+            unsafe { (kernels.tiled)(&call, TILE_ROWS * steps, hint, steps_of(job.ldb)) };
         }
         start += steps;
         if start == job.rows {
@@ -203,6 +211,17 @@ unsafe fn reduce_block<E: Element>(
     }
 }
 
+/// The address of row `r`, which need not be there.
+fn row<E>(first: *const E, r: usize, ld: isize) -> *const E {
+    first.wrapping_offset(r as isize * ld)
+}
+
+/// A stride as the kernels take it: they move by it with wrapping arithmetic only, one row at a time, so a negative
+/// one may be its two's complement.
+fn steps_of(ld: isize) -> usize {
+    ld as usize
+}
+
 /// Cuts `len` elements that start on a cache line off the front of `scratch`.
 fn aligned<E>(scratch: &mut [E], len: usize) -> (&mut [E], &mut [E]) {
     // `align_offset` may decline; then the block is merely slower.
@@ -215,11 +234,11 @@ fn aligned<E>(scratch: &mut [E], len: usize) -> (&mut [E], &mut [E]) {
 ///
 /// # Safety
 /// `a[r*lda + i]` is readable for `r < steps`, `i < width`.
-unsafe fn pack_tiles<E: Element>(a: *const E, lda: usize, width: usize, steps: usize, packed: &mut [E]) {
+unsafe fn pack_tiles<E: Element>(a: *const E, lda: isize, width: usize, steps: usize, packed: &mut [E]) {
     let tile_len = TILE_ROWS * steps;
     for r in 0..steps {
         // SAFETY: the caller's promise.
-        let row = unsafe { std::slice::from_raw_parts(a.wrapping_add(r * lda), width) };
+        let row = unsafe { std::slice::from_raw_parts(row(a, r, lda), width) };
         let (whole, rest) = row.as_chunks::<TILE_ROWS>();
         let mut to = r * TILE_ROWS;
         for six in whole {
@@ -236,12 +255,12 @@ unsafe fn pack_tiles<E: Element>(a: *const E, lda: usize, width: usize, steps: u
 ///
 /// # Safety
 /// `b[r*ldb + j]` is readable for `r < steps`, `j < width`.
-unsafe fn pack_panel<E: Element>(b: *const E, ldb: usize, width: usize, steps: usize, nr: usize, packed: &mut [E]) {
+unsafe fn pack_panel<E: Element>(b: *const E, ldb: isize, width: usize, steps: usize, nr: usize, packed: &mut [E]) {
     // A full panel of a usual width, with a length the compiler knows.
-    unsafe fn full<E: Element, const NR: usize>(b: *const E, ldb: usize, rows: &mut [[E; NR]]) {
-        for (r, row) in rows.iter_mut().enumerate() {
+    unsafe fn full<E: Element, const NR: usize>(b: *const E, ldb: isize, rows: &mut [[E; NR]]) {
+        for (r, packed) in rows.iter_mut().enumerate() {
             // SAFETY: the caller's promise.
-            *row = unsafe { b.wrapping_add(r * ldb).cast::<[E; NR]>().read() };
+            *packed = unsafe { row(b, r, ldb).cast::<[E; NR]>().read() };
         }
     }
     let packed = &mut packed[..steps * nr];
@@ -253,21 +272,21 @@ unsafe fn pack_panel<E: Element>(b: *const E, ldb: usize, width: usize, steps: u
             (16, true) => full(b, ldb, packed.as_chunks_mut::<16>().0),
             (32, true) => full(b, ldb, packed.as_chunks_mut::<32>().0),
             _ => {
-                for (r, row) in packed.chunks_exact_mut(nr).enumerate() {
-                    let from = std::slice::from_raw_parts(b.wrapping_add(r * ldb), width);
-                    row[..width].copy_from_slice(from);
-                    row[width..].fill(E::default());
+                for (r, packed) in packed.chunks_exact_mut(nr).enumerate() {
+                    let from = std::slice::from_raw_parts(row(b, r, ldb), width);
+                    packed[..width].copy_from_slice(from);
+                    packed[width..].fill(E::default());
                 }
             }
         }
     }
 }
 
-/// `c[j] (+)= Σ_r b[r*ldb + j]` for `j < n`, `r < rows`.
+/// `c[j] (+)= Σ_r b[r*ldb + j]` for `j < n`, `r < rows`, in the order of r.
 #[derive(Clone, Copy, Debug)]
 pub struct ReduceRows<E> {
     pub b: *const E,
-    pub ldb: usize,
+    pub ldb: isize,
     pub n: usize,
     pub rows: usize,
     pub c: *mut E,
@@ -300,9 +319,9 @@ pub unsafe fn reduce_rows<E: Element>(kernels: &Kernels<E>, job: &ReduceRows<E>,
         let call = GemmCall {
             segments: &segment,
             segment_count: 1,
-            b: job.b.wrapping_add(start * job.ldb + columns.start),
+            b: row(job.b, start, job.ldb).wrapping_add(columns.start),
             b_panel: kernels.nr,
-            b_k: job.ldb,
+            b_k: steps_of(job.ldb),
             c: job.c.wrapping_add(columns.start),
             c_row: 0,
             c_panel: kernels.nr,
@@ -325,7 +344,7 @@ pub unsafe fn reduce_rows<E: Element>(kernels: &Kernels<E>, job: &ReduceRows<E>,
             let c = job.c.add(j);
             let mut sum = if job.accumulate { *c } else { E::default() };
             for r in 0..job.rows {
-                sum = sum.plus(*job.b.add(r * job.ldb + j));
+                sum = sum.plus(*row(job.b, r, job.ldb).add(j));
             }
             *c = sum;
         }

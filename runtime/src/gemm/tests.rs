@@ -344,10 +344,10 @@ fn reduce_shape<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool) {
             let mut c = old.clone();
             let job = ReduceProduct {
                 a: a.as_ptr(),
-                lda,
+                lda: lda as isize,
                 ki,
                 b: b.as_ptr(),
-                ldb,
+                ldb: ldb as isize,
                 n,
                 rows,
                 c: c.as_mut_ptr(),
@@ -424,10 +424,10 @@ fn weight_gradients_on_a_team() {
         let mut c = vec![0.0f32; ki * n];
         let job = ReduceProduct {
             a: a.as_ptr(),
-            lda: ki,
+            lda: ki as isize,
             ki,
             b: b.as_ptr(),
-            ldb: n,
+            ldb: n as isize,
             n,
             rows,
             c: c.as_mut_ptr(),
@@ -465,6 +465,7 @@ fn row_sums<E: Real>() {
             for kernels in Kernels::<E>::all_supported() {
                 for cut in [0, 1, n / 3, n / 2, n] {
                     let mut c = old.clone();
+                    let ldb = ldb as isize;
                     let job = ReduceRows { b: b.as_ptr(), ldb, n, rows, c: c.as_mut_ptr(), accumulate };
                     // SAFETY: all of the matrices above; supported kernels.
                     unsafe {
@@ -482,4 +483,45 @@ fn row_sums<E: Real>() {
 fn row_sums_have_one_order() {
     row_sums::<f32>();
     row_sums::<f64>();
+}
+
+/// From the last row to the first, in pieces of any length: the bits of one sum over the rows turned round.
+fn pieces_from_the_end<E: Real>(ki: usize, n: usize, rows: usize) {
+    let (a, b): (Vec<E>, Vec<E>) = (noise(rows * ki, 1), noise(rows * n, 2));
+    let turned = |x: &[E], width: usize| x.chunks(width).rev().flatten().copied().collect::<Vec<E>>();
+    let (back_a, back_b) = (turned(&a, ki), turned(&b, n));
+    for kernels in Kernels::<E>::all_supported() {
+        let (mut c, mut sums) = (vec![E::default(); ki * n], vec![E::default(); n]);
+        let mut sum = |a: *const E, b: *const E, sign: isize, rows: usize, accumulate: bool| {
+            let (lda, ldb) = (sign * ki as isize, sign * n as isize);
+            let product = ReduceProduct { a, lda, ki, b, ldb, n, rows, c: c.as_mut_ptr(), ldc: n, accumulate };
+            let of_rows = ReduceRows { b, ldb, n, rows, c: sums.as_mut_ptr(), accumulate };
+            // SAFETY: all of the matrices above, from whichever end; supported kernels.
+            unsafe {
+                reduce_product(kernels, &product, 0..product.units(kernels), &mut Vec::new());
+                reduce_rows(kernels, &of_rows, 0..n);
+            }
+            (bits(&c), bits(&sums))
+        };
+        let expected = sum(back_a.as_ptr(), back_b.as_ptr(), 1, rows, false);
+        for piece in [1, 7, 100, rows] {
+            let mut given = None;
+            let mut end = rows;
+            while end > 0 {
+                let len = piece.min(end);
+                let (last_a, last_b) = (&a[(end - 1) * ki..], &b[(end - 1) * n..]);
+                given = Some(sum(last_a.as_ptr(), last_b.as_ptr(), -1, len, end < rows));
+                end -= len;
+            }
+            assert_eq!(given.as_ref(), Some(&expected), "{} {ki}×{n}×{rows} in pieces of {piece}", kernels.name);
+        }
+    }
+}
+
+#[test]
+fn sums_in_pieces_from_the_end() {
+    for (ki, n, rows) in [(3, 7, 20), (13, 33, 257), (28, 64, 600), (2, 40, 300)] {
+        pieces_from_the_end::<f32>(ki, n, rows);
+        pieces_from_the_end::<f64>(ki, n, rows);
+    }
 }

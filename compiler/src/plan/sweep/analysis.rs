@@ -1,0 +1,386 @@
+//! When each unit of a list runs, and which values need rows for one segment only.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::ir::types::{Axis, Extent};
+use crate::plan::{Access, At, Buffer, BufferId, Domain, Keep, Loop, Plan, Rows, Stage, Unit, Work};
+
+/// What a unit is to a sweep over one axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A loop in the direction of the way forth.
+    Forth,
+    /// A loop the other way.
+    Back,
+    /// A sum over rows.
+    Sum,
+    /// A stage that works row by row.
+    Rows,
+    /// Anything else.
+    Whole,
+}
+
+/// When a unit runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    Before,
+    Forth,
+    Between,
+    Back,
+    Behind,
+}
+
+impl Phase {
+    /// The earliest phase in which all of this one is done.
+    fn done(self) -> Phase {
+        match self {
+            Phase::Forth => Phase::Between,
+            Phase::Back => Phase::Behind,
+            whole => whole,
+        }
+    }
+
+    pub fn is_swept(self) -> bool {
+        matches!(self, Phase::Forth | Phase::Back)
+    }
+}
+
+/// What the way back needs of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// All its results, before it begins.
+    All,
+    /// It is part of it.
+    Part,
+    /// Nothing.
+    Nothing,
+}
+
+/// One unit's use of a buffer.
+#[derive(Clone, Copy, Debug)]
+struct Use {
+    access: Access,
+    writes: bool,
+    /// A step's rows for the same step.
+    aligned: bool,
+}
+
+/// A dependence on an earlier unit.
+#[derive(Clone, Copy, Debug)]
+struct Edge {
+    from: usize,
+    into: usize,
+    aligned: bool,
+    /// The later unit only overwrites what the earlier one reads.
+    overwrites: bool,
+}
+
+/// Units of one list with all that decides when they run.
+pub struct Analysis {
+    pub axis: Axis,
+    /// Whether the way forth begins at the end.
+    pub reverse: bool,
+    kinds: Vec<Kind>,
+    uses: Vec<Vec<Use>>,
+    edges: Vec<Edge>,
+}
+
+impl Analysis {
+    pub fn new(plan: &Plan, units: &[Unit], axis: Axis) -> Analysis {
+        let reverse = !plan.sums_from_the_end(axis);
+        let kinds: Vec<Kind> = units.iter().map(|unit| kind(unit, axis, reverse)).collect();
+        let uses: Vec<Vec<Use>> = units.iter().map(|unit| uses(unit, axis, &plan.buffers)).collect();
+        let edges = edges(&uses, &kinds);
+        Analysis { axis, reverse, kinds, uses, edges }
+    }
+
+    fn into(&self, u: usize) -> impl Iterator<Item = &Edge> {
+        self.edges.iter().filter(move |e| e.into == u)
+    }
+
+    fn out_of(&self, u: usize) -> impl Iterator<Item = &Edge> {
+        self.edges.iter().filter(move |e| e.from == u)
+    }
+
+    /// When each unit runs; `None` if there is nothing for a sweep.
+    pub fn phases(&self) -> Option<Vec<Phase>> {
+        let n = self.kinds.len();
+        if !self.kinds.contains(&Kind::Forth) {
+            return None;
+        }
+        // What comes of a loop that runs forth.
+        let mut behind_forth = vec![false; n];
+        for u in 0..n {
+            behind_forth[u] = self.kinds[u] == Kind::Forth || self.into(u).any(|e| behind_forth[e.from]);
+        }
+        let mut needs = vec![Need::Nothing; n];
+        for u in (0..n).rev() {
+            let mut edges = self.out_of(u).filter(|e| needs[e.into] != Need::Nothing).peekable();
+            let asked = edges.peek().is_some();
+            let aligned = edges.all(|e| needs[e.into] == Need::Part && e.aligned);
+            needs[u] = match self.kinds[u] {
+                Kind::Back | Kind::Rows if asked && aligned => Need::Part,
+                _ if asked => Need::All,
+                Kind::Back if behind_forth[u] => Need::Part,
+                _ => Need::Nothing,
+            };
+        }
+        // Without a loop on the way back, sums would be all that is there, and have everything computed again.
+        let goes_back = (0..n).any(|u| self.kinds[u] == Kind::Back && needs[u] == Need::Part);
+        let mut phases: Vec<Phase> = Vec::with_capacity(n);
+        for (u, &need) in needs.iter().enumerate() {
+            let earliest = self.into(u).map(|e| match (e.aligned, phases[e.from]) {
+                (true, phase) => phase,
+                // It may be read again on the way back.
+                (false, Phase::Forth) if e.overwrites => Phase::Behind,
+                (false, phase) => phase.done(),
+            });
+            let earliest = earliest.max().unwrap_or(Phase::Before);
+            let at_once = earliest.done();
+            // What only reads what is made between the two ways can stay there, for a sweep of its own.
+            let read_swept = self.into(u).any(|e| e.aligned && phases[e.from].is_swept());
+            let joins = goes_back && (earliest != Phase::Between || read_swept);
+            let phase = match (self.kinds[u], need) {
+                (Kind::Forth, _) if earliest <= Phase::Forth => Phase::Forth,
+                (Kind::Back | Kind::Rows, Need::Part) => Phase::Back,
+                (Kind::Sum, Need::Nothing) if joins && earliest <= Phase::Back => Phase::Back,
+                (Kind::Rows, Need::All) => earliest,
+                (Kind::Rows, Need::Nothing) => match earliest {
+                    Phase::Between if joins => Phase::Back,
+                    other => other,
+                },
+                _ => at_once,
+            };
+            let latest = match need {
+                Need::All => Phase::Between,
+                Need::Part => Phase::Back,
+                Need::Nothing => Phase::Behind,
+            };
+            // Something is overwritten that is still wanted: it cannot be put off.
+            if earliest > phase || phase > latest {
+                return None;
+            }
+            phases.push(phase);
+        }
+        for u in (0..n).rev().filter(|&u| self.kinds[u] == Kind::Rows) {
+            let moves = |phase: Phase| {
+                let fits = |e: &Edge| phases[e.into] >= if e.aligned { phase } else { Phase::Behind };
+                phases[u] < phase
+                    && self.out_of(u).all(fits)
+                    && self.out_of(u).any(|e| e.aligned && phases[e.into] == phase)
+            };
+            if phases[u] <= Phase::Forth {
+                if moves(Phase::Back) {
+                    phases[u] = Phase::Back;
+                } else if moves(Phase::Forth) {
+                    phases[u] = Phase::Forth;
+                }
+            }
+        }
+        Some(phases)
+    }
+
+    /// Values of which one segment's rows are enough.
+    pub fn locals(
+        &self,
+        plan: &Plan,
+        units: &[Unit],
+        phases: &[Phase],
+        foreign: &HashSet<BufferId>,
+    ) -> HashSet<BufferId> {
+        // The loop of each state that has rows for each step.
+        let mut states = HashMap::new();
+        for (u, unit) in units.iter().enumerate() {
+            let Unit::Loop(l) = unit else { continue };
+            states.extend(l.states.iter().map(|state| (state.begin.buffer, (phases[u], *state))));
+        }
+        let forth_ends = |buffer| states.get(&buffer).filter(|(phase, _)| *phase == Phase::Forth).map(|(_, s)| s.end);
+        let outside: Vec<(Access, Extent)> = plan
+            .outputs
+            .iter()
+            .chain(plan.updates.iter().map(|(port, _, _)| port))
+            .flat_map(|port| port.spans.iter().map(|span| (span.access, port.extent)))
+            .collect();
+        let candidate = |id: BufferId| {
+            let buffer = &plan.buffers[id.0];
+            let wide = matches!(buffer.rows, Rows::Time(a) | Rows::History(a) if a == self.axis);
+            let by_end = |(access, extent): &(Access, Extent)| {
+                access.buffer != id || *extent == Extent::Batch && forth_ends(id) == Some(*access)
+            };
+            wide && buffer.keep != Keep::Always && outside.iter().all(by_end) && !foreign.contains(&id)
+        };
+        let mut local: HashSet<BufferId> = (0..plan.buffers.len()).map(BufferId).filter(|&id| candidate(id)).collect();
+        let written_forth = |id: BufferId| {
+            let writes = |u: usize| self.uses[u].iter().any(|w| w.writes && w.access.buffer == id);
+            (0..units.len()).filter(|&u| writes(u)).all(|u| phases[u] == Phase::Forth)
+        };
+        for (u, uses) in self.uses.iter().enumerate() {
+            for use_ in uses {
+                let id = use_.access.buffer;
+                if !local.contains(&id) {
+                    continue;
+                }
+                let state = states.get(&id);
+                let fits = if use_.aligned {
+                    phases[u].is_swept()
+                } else {
+                    match state {
+                        Some((Phase::Forth, s)) if use_.access == s.begin || use_.access == s.end => true,
+                        Some((Phase::Back, s)) if use_.access == s.begin => phases[u] < Phase::Back,
+                        // Where the way back ends at the first step, the end is the first block.
+                        Some((Phase::Back, s)) if use_.access == s.end => phases[u] == Phase::Behind && !self.reverse,
+                        // The last steps are there as long as the way back has not begun, and for what is in no sweep
+                        // of its own over this axis: to that, the end is the end of its own segment.
+                        _ => {
+                            let last = matches!(use_.access.at, At::FromEnd(..)) && !use_.writes;
+                            let alone = self.kinds[u] == Kind::Whole && phases[u] == Phase::Between;
+                            last && alone && !self.reverse && written_forth(id)
+                        }
+                    }
+                };
+                if !fits {
+                    local.remove(&id);
+                }
+            }
+        }
+        // What nobody names needs no rows of its own kind.
+        let named: HashSet<BufferId> = self.uses.iter().flatten().map(|u| u.access.buffer).collect();
+        local.retain(|id| named.contains(id));
+        local
+    }
+
+    /// What must run again on the way back, and the values that remain of `local`: what cannot be computed again is
+    /// whole.
+    pub fn again(
+        &self,
+        plan: &Plan,
+        units: &[Unit],
+        phases: &[Phase],
+        mut local: HashSet<BufferId>,
+    ) -> (HashSet<BufferId>, HashSet<usize>) {
+        let repeatable = |u: usize| match &units[u] {
+            Unit::Loop(l) => l.states.iter().all(|s| plan.buffers[s.begin.buffer.0].rows != Rows::One),
+            _ => true,
+        };
+        'whole: loop {
+            let mut again = HashSet::new();
+            let mut open: Vec<usize> = (0..units.len()).filter(|&u| phases[u] == Phase::Back).collect();
+            while let Some(u) = open.pop() {
+                let read: HashSet<BufferId> =
+                    self.uses[u].iter().filter(|r| !r.writes).map(|r| r.access.buffer).collect();
+                for w in (0..units.len()).filter(|&w| phases[w] == Phase::Forth) {
+                    let written = self.uses[w].iter().filter(|x| x.writes).map(|x| x.access.buffer);
+                    let wanted: Vec<BufferId> = written.filter(|b| read.contains(b) && local.contains(b)).collect();
+                    if wanted.is_empty() {
+                        continue;
+                    }
+                    if !repeatable(w) {
+                        local.retain(|b| !wanted.contains(b));
+                        continue 'whole;
+                    }
+                    if again.insert(w) {
+                        open.push(w);
+                    }
+                }
+            }
+            return (local, again);
+        }
+    }
+}
+
+fn kind(unit: &Unit, axis: Axis, reverse: bool) -> Kind {
+    match unit {
+        Unit::Loop(l) if l.axis == axis => {
+            if l.reverse == reverse {
+                Kind::Forth
+            } else {
+                Kind::Back
+            }
+        }
+        Unit::Stage(stage) if matches!(stage.domain, Domain::Time(a) | Domain::EachStep(a) if a == axis) => {
+            if stage.work.sums_rows() { Kind::Sum } else { Kind::Rows }
+        }
+        _ => Kind::Whole,
+    }
+}
+
+/// How a unit uses memory, as seen from one axis.
+fn uses(unit: &Unit, axis: Axis, buffers: &[Buffer]) -> Vec<Use> {
+    let mut uses = Vec::new();
+    for (stage, l) in unit.stages() {
+        let reads = stage.reads.iter().map(|a| (*a, false));
+        for (access, writes) in reads.chain(stage.writes.iter().map(|a| (*a, true))) {
+            let aligned = match unit {
+                Unit::Sweep(_) => false,
+                _ => is_aligned(stage, l, access, writes, axis, buffers),
+            };
+            uses.push(Use { access, writes, aligned });
+        }
+    }
+    uses
+}
+
+/// Whether what a stage uses of a buffer at a step is that step's rows.
+pub fn is_aligned(
+    stage: &Stage,
+    l: Option<&Loop>,
+    access: Access,
+    writes: bool,
+    axis: Axis,
+    buffers: &[Buffer],
+) -> bool {
+    let wide = matches!(buffers[access.buffer.0].rows, Rows::Time(a) | Rows::History(a) if a == axis);
+    let over = match (l, stage.domain) {
+        (Some(l), _) => l.axis == axis,
+        (None, Domain::Time(a) | Domain::EachStep(a)) => a == axis,
+        _ => false,
+    };
+    let follows = match access.at {
+        At::Step(_) => true,
+        At::Row(_) => {
+            // Of a place_last's operand a row per sample is read.
+            let of_sample = matches!(stage.work, Work::PlaceLast { .. }) && !writes;
+            l.is_none() && matches!(stage.domain, Domain::Time(_)) && !of_sample
+        }
+        _ => false,
+    };
+    wide && over && follows
+}
+
+/// Dependences between units, at most one from a unit to another.
+fn edges(uses: &[Vec<Use>], kinds: &[Kind]) -> Vec<Edge> {
+    // Two sums that write one buffer are parts of a concat.
+    let apart = |a: usize, b: usize| kinds[a] == Kind::Sum && kinds[b] == Kind::Sum;
+    let mut by_buffer: HashMap<BufferId, Vec<(usize, Use)>> = HashMap::new();
+    for (u, own) in uses.iter().enumerate() {
+        for &x in own {
+            by_buffer.entry(x.access.buffer).or_default().push((u, x));
+        }
+    }
+    let mut found: HashMap<(usize, usize), Edge> = HashMap::new();
+    for all in by_buffer.values() {
+        for (i, (from, x)) in all.iter().enumerate() {
+            let waits = |(into, y): &&(usize, Use)| match (x.writes, y.writes) {
+                (true, true) => into != from && !apart(*from, *into),
+                (first, second) => into != from && (first || second),
+            };
+            for (into, y) in all[i..].iter().filter(waits) {
+                let (aligned, overwrites) = (x.aligned && y.aligned, !(x.writes || x.aligned && y.aligned));
+                let new = Edge { from: *from, into: *into, aligned, overwrites };
+                let edge = found.entry((*from, *into)).or_insert(new);
+                edge.aligned &= aligned;
+                edge.overwrites |= overwrites;
+            }
+        }
+    }
+    let mut edges: Vec<Edge> = found.into_values().collect();
+    edges.sort_by_key(|e| (e.from, e.into));
+    edges
+}
+
+impl Work {
+    /// Whether it sums over the rows of its domain.
+    fn sums_rows(&self) -> bool {
+        matches!(self, Work::ReduceProduct { .. } | Work::ReduceRows { .. } | Work::Scatter { .. })
+    }
+}
