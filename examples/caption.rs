@@ -1,4 +1,4 @@
-//! Says what is in a picture: "a seven above and left of a three", for one to three handwritten digits on a sheet.
+//! Says what is in a picture: "a seven above and left of a three", for one or two handwritten digits on a sheet.
 //!
 //! ```sh
 //! cargo run --release --example caption
@@ -111,7 +111,7 @@ pub fn run(o: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
         let mut trainer = trainer.threads(o.course.threads()).compile()?;
         let mut random = ChaCha8Rng::seed_from_u64(o.course.seed);
         let batch = |part| Scenes::random(&learnt, lesson.batch, Kind::to_learn(part), &mut random);
-        let (steps, share) = if way == Way::Attention { (4000, 0.7) } else { (2500, 0.3) };
+        let (steps, share) = if way == Way::Attention { (6000, 0.75) } else { (3000, 0.25) };
         let clock = o.course.clock(steps, share, stop);
         let seen = o.course.train(&lesson, &mut trainer, &clock, batch, |trainer| {
             Ok(format!("{:.4} on held-out digits", trainer.evaluate(&new.feed())?))

@@ -67,8 +67,8 @@ pub fn run(o: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
     study::draw_lines(&o.pictures, "flow", ["steps back", "log10 of the gradient's norm"], &lines)?;
 
     let (lstm, vanilla) = (Net::Lstm(o.length as f64), Net::Vanilla(1.0));
-    let (of_lstm, by_lstm) = adds(lstm, o, 1e-2, &o.course.clock(1500, 0.65, stop))?;
-    let (of_vanilla, by_vanilla) = adds(vanilla, o, 1e-3, &o.course.clock(1500, 0.3, stop))?;
+    let (of_lstm, by_lstm) = adds(lstm, o, 1e-2, &o.course.clock(2500, 0.65, stop))?;
+    let (of_vanilla, by_vanilla) = adds(vanilla, o, 1e-3, &o.course.clock(2500, 0.3, stop))?;
     let errors = format!("squared error {of_lstm:.4} by the LSTM, {of_vanilla:.4} by the vanilla net");
     writeln!(out, "adding two of {} numbers: {errors}; always to say 1 has 0.1667", o.length)?;
     let lines = vec![(lstm.name(), by_lstm.loss.clone()), (vanilla.name(), by_vanilla.loss)];

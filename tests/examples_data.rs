@@ -14,16 +14,11 @@ use flate2::write::GzEncoder;
 #[allow(dead_code, reason = "its main")]
 mod draw_digit;
 
-#[path = "../examples/caption.rs"]
-#[allow(dead_code, reason = "its main")]
-mod caption;
-
-use caption::common::digits as scenes_digits;
-use caption::common::scenes::{self, Kind, LONGEST, Placed, SIDE, Scenes, WORDS};
-use caption::common::sums::{Marked, Spelling, Sums};
 use draw_digit::digits;
 use draw_digit::digits::common::digits::{Digits, KINDS, read_idx};
 use draw_digit::digits::common::picture;
+use draw_digit::digits::common::scenes::{self, Kind, LONGEST, Placed, SIDE, Scenes, WORDS};
+use draw_digit::digits::common::sums::{Marked, Spelling, Sums};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -251,7 +246,7 @@ fn captions_say_where_digits_are() {
 
 #[test]
 fn scenes_show_what_their_captions_say() {
-    let digits = scenes_digits::Digits::small().unwrap();
+    let digits = Digits::small().unwrap();
     let random = |kind| Scenes::random(&digits, 500, kind, &mut ChaCha8Rng::seed_from_u64(4));
     let scenes = random(Kind::ANY);
     let mut unused = vec![true; WORDS.len()];
@@ -290,10 +285,10 @@ fn scenes_show_what_their_captions_say() {
 
 #[test]
 fn held_out_digits_are_never_trained_on() {
-    let all = scenes_digits::Digits::small().unwrap();
-    let [learnt, held_out] = scenes_digits::Digits::small_in_two().unwrap();
+    let all = Digits::small().unwrap();
+    let [learnt, held_out] = Digits::small_in_two().unwrap();
     assert_eq!((learnt.count(), held_out.count()), (1438, 359));
-    let sorted = |parts: &[&scenes_digits::Digits]| {
+    let sorted = |parts: &[&Digits]| {
         let images = parts.iter().flat_map(|d| (0..d.count()).map(|i| (d.image(i).to_vec(), d.labels[i])));
         let mut images: Vec<_> = images.collect();
         images.sort();
@@ -391,29 +386,6 @@ fn digits_are_drawn() {
     assert!((0.4..1.1).contains(&result["variety"].as_f64().unwrap()), "{result}");
     assert!(fs::read_to_string(&picture).unwrap().starts_with("<svg"));
     assert_eq!(draw(&["--picture", &picture], true).unwrap_err(), "stopped before there was anything to draw with");
-}
-
-#[test]
-fn scenes_are_captioned() {
-    let dir = Dir::new("captioned");
-    let picture = dir.path("made/caption.svg");
-    let run = |threads| {
-        let small = ["--units", "16", "--features", "8", "--steps", "60", "--threads", threads, "--json"];
-        let options = [&["caption", "--picture", &picture], &small[..]].concat();
-        let mut out = Vec::new();
-        caption::run(&caption::Options::try_parse_from(options).unwrap(), &AtomicBool::new(false), &mut out).unwrap();
-        json(&String::from_utf8(out).unwrap())
-    };
-    let (one, two) = (run("1"), run("2"));
-    for way in ["inject", "attention"] {
-        let [a, b] = [&one[way], &two[way]];
-        assert_eq!((&a["steps"], &a["loss"], &a["exact"]), (&60.into(), &b["loss"], &b["exact"]), "with any threads");
-        assert!(a["loss"].as_f64().unwrap() < (WORDS.len() as f64).ln(), "{a}");
-    }
-    let svg = fs::read_to_string(&picture).unwrap();
-    for text in ["right: ", "Inject: ", "Attention: "] {
-        assert_eq!(svg.matches(text).count(), 8, "{text}");
-    }
 }
 
 #[test]
