@@ -10,34 +10,30 @@
 
 pub mod common;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
+use common::course::{Course, Lesson};
 use common::study::{Matrix, draw_matrices};
-use common::{Progress, Result, positive, study, within};
-use ndarray::{Array1, Array2, Axis};
-use rand::{RngExt, SeedableRng};
+use common::sums::{CHARACTERS, Spelling, Sums};
+use common::{Result, positive, within};
+use ndarray::Axis;
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use retrograd::cells;
 use retrograd::prelude::*;
-use retrograd::runtime::feed::Feed;
-use retrograd::runtime::optimizer::Adam;
-use retrograd::runtime::schedule::Schedule;
 use retrograd::runtime::session::Session;
-use retrograd::runtime::train::Training;
-
-/// What is read and written, by number. The blank fills up, and starts what is written.
-const CHARACTERS: &[u8; 12] = b"0123456789+ ";
-const BLANK: i32 = 11;
+use serde_json::json;
 
 /// Learns to add from examples, and adds what it has not seen.
 #[derive(Parser)]
 #[command(name = "addition")]
 pub struct Options {
     #[command(flatten)]
-    common: study::Options,
+    course: Course,
     /// Digits of each number, at most
     #[arg(long, default_value_t = 3, value_parser = within(6))]
     digits: usize,
@@ -60,11 +56,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// The numbers of a text's characters, in the order of reading and writing.
-    fn numbers(&self, text: &str) -> Vec<i32> {
-        let known = text.bytes().filter_map(|c| CHARACTERS.iter().position(|&k| k == c));
-        let numbers = known.map(|i| i as i32);
-        if self.no_reverse { numbers.collect() } else { numbers.rev().collect() }
+    fn spelling(&self) -> Spelling {
+        Spelling { digits: self.digits, reversed: !self.no_reverse }
     }
 }
 
@@ -104,102 +97,53 @@ fn model(o: &Options, taught: bool) -> Result<Program, RecordErrors> {
     })
 }
 
-/// Sums as the program reads them.
-struct Sums {
-    texts: Vec<[String; 2]>,
-    read: Array2<i32>,
-    said: Array2<i32>,
-    first: Array1<i32>,
-}
-
-impl Sums {
-    /// Random sums; one pair in ten is held out. A number is, with probability `long`, any of up to the most digits,
-    /// so that it most likely has that many; else all lengths are as likely, and short sums are learnt first.
-    fn random(o: &Options, random: &mut ChaCha8Rng, batch: usize, held_out: bool, long: f64) -> Sums {
-        let (mut texts, wide, most) = (Vec::new(), o.digits, o.digits as u32);
-        while texts.len() < batch {
-            let [a, b] = [0; 2].map(|_: i32| {
-                let digits = if random.random_bool(long) { most } else { random.random_range(1..=most) };
-                let limit = 10_u64.pow(digits);
-                random.random_range(0..limit)
-            });
-            // The same pair the other way round is the same.
-            let pair = a.min(b) * 10_u64.pow(most) + a.max(b);
-            if (pair.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).is_multiple_of(10) == held_out {
-                texts.push([format!("{a:>wide$}+{b:>wide$}"), format!("{:>1$}", a + b, wide + 1)]);
-            }
-        }
-        let [read, said] = [0, 1].map(|i| {
-            let rows: Vec<Vec<i32>> = texts.iter().map(|t| o.numbers(&t[i])).collect();
-            Array2::from_shape_fn((rows[0].len(), batch), |(t, b)| rows[b][t])
-        });
-        Sums { texts, read, said, first: Array1::from_elem(batch, BLANK) }
-    }
-
-    fn feed(&self) -> Feed<'_> {
-        Feed::new().i32("read", self.read.view()).i32("said", self.said.view()).i32("first", self.first.view())
-    }
-}
-
 fn main() -> ExitCode {
-    study::main(run)
+    common::main(run)
 }
 
-fn run(o: &Options, stop: &AtomicBool) -> Result<()> {
+/// The whole job, until `stop` is raised at most. Results go to `out`.
+pub fn run(o: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
     common::make_directory_of(&o.picture)?;
-    let program = model(o, true)?;
-    let trainer = program.trainer(Adam::new(o.rate)).clip_norm(1.0).seed(o.common.seed);
-    let mut trainer = trainer.threads(o.common.threads()).compile()?;
+    let (program, spelling) = (model(o, true)?, o.spelling());
+    let trainer = program.trainer(Adam::new(o.rate)).clip_norm(1.0).seed(o.course.seed);
+    let mut trainer = trainer.threads(o.course.threads()).compile()?;
     // The same net, but reading what it has written.
-    let mut writer = Session::<f32>::new(&model(o, false)?, o.common.threads())?;
-    let mut random = ChaCha8Rng::seed_from_u64(o.common.seed);
-    let new = Sums::random(o, &mut random, 5000, true, 1.0);
-    let schedule = Schedule::cosine_to(98_000, 0.02).warm_up(2_000);
-    let (clock, progress, mut check) = (o.common.clock(1.0, stop), Progress::start(), 0.1);
-    let exact = loop {
-        let part = clock.part();
-        if part >= check || part >= 1.0 {
-            check = part + 0.1;
-            for name in program.parameters.iter().map(|p| &p.name) {
-                writer.set_parameter(name, trainer.parameter(name).ok_or("both have it")?.view())?;
-            }
-            writer.run(&new.feed())?;
-            let written = writer.output_i32("written").ok_or("it writes")?;
-            let right =
-                (0..new.texts.len()).filter(|&b| written.index_axis(Axis(1), b) == new.said.column(b).into_dyn());
-            let exact = right.count() as f64 / new.texts.len() as f64;
-            progress.tell(&format!("{:6} steps: {:.2} % of unseen sums exact", trainer.steps(), 100.0 * exact));
-            if part >= 1.0 {
-                break exact;
-            }
+    let mut writer = Session::<f32>::new(&model(o, false)?, o.course.threads())?;
+    let mut random = ChaCha8Rng::seed_from_u64(o.course.seed);
+    let new = Sums::random(spelling, &mut random, 5000, true, 1.0);
+    let exact = |trainer: &Trainer, writer: &mut Session<f32>| -> Result<f64> {
+        for name in program.parameters.iter().map(|p| &p.name) {
+            writer.set_parameter(name, trainer.parameter(name).ok_or("both have it")?.view())?;
         }
-        trainer.set_rate(o.rate * schedule.factor((part * 1e5) as u64))?;
-        let loss = trainer.step(&Sums::random(o, &mut random, o.batch, false, part).feed())?.loss;
-        progress.show(part, &format!("loss {loss:.4}"));
+        writer.run(&new.feed())?;
+        let written = writer.output_i32("written").ok_or("it writes")?;
+        let right = (0..new.texts.len()).filter(|&b| written.index_axis(Axis(1), b) == new.said.column(b).into_dyn());
+        Ok(right.count() as f64 / new.texts.len() as f64)
     };
-    drop(progress);
+    let lesson = Lesson { batch: o.batch, rate: o.rate, feed: Sums::feed };
+    let batch = |part| Sums::random(spelling, &mut random, o.batch, false, part);
+    let seen = o.course.train(&lesson, &mut trainer, &o.course.clock(6000, 1.0, stop), batch, |trainer| {
+        Ok(format!("{:.2} % of unseen sums exact", 100.0 * exact(trainer, &mut writer)?))
+    })?;
 
-    let (written, weights) =
-        (writer.output_i32("written").ok_or("it writes")?, writer.output("weights").ok_or("it looks")?);
-    let text = |characters: Vec<i32>| -> String {
-        let text = characters.into_iter().map(|c| char::from(CHARACTERS[c as usize]));
-        if o.no_reverse { text.collect() } else { text.rev().collect() }
-    };
+    let exact = exact(&trainer, &mut writer)?;
+    let (written, weights) = (writer.output_i32("written"), writer.output("weights"));
+    let (written, weights) = (written.ok_or("it writes")?, weights.ok_or("it looks")?);
     let mut matrices = Vec::new();
     for (b, [sum, answer]) in new.texts.iter().enumerate().take(8) {
         let given: Vec<i32> = written.index_axis(Axis(1), b).iter().copied().collect();
-        println!("{sum} = {} {}", text(given.clone()), if text(given.clone()) == *answer { "" } else { "(wrong)" });
+        let text = spelling.text(&given);
+        writeln!(out, "{sum} = {text} {}", if text == *answer { "" } else { "(wrong)" })?;
         let name = |c: &i32| char::from(CHARACTERS[*c as usize]).to_string();
-        let looks = weights.index_axis(Axis(1), b);
-        let values = looks.axis_iter(Axis(0)).map(|row| row.iter().copied().collect()).collect();
+        let values = weights.index_axis(Axis(1), b).outer_iter().map(|row| row.iter().copied().collect()).collect();
         let (rows, columns) = (given.iter().map(name).collect(), new.read.column(b).iter().map(name).collect());
         matrices.push(Matrix { title: format!("{sum} ={answer}"), rows, columns, values });
     }
-    println!("{:.2} % of {} sums that were never trained on are exact", 100.0 * exact, new.texts.len());
+    writeln!(out, "{:.2} % of {} sums that were never trained on are exact", 100.0 * exact, new.texts.len())?;
     if !o.no_attention {
         draw_matrices(&o.picture, &matrices[..4])?;
-        println!("where each digit written (rows) looked at the sum (columns): {}", o.picture.display());
+        let picture = o.picture.display();
+        writeln!(out, "where each digit written (rows) looked at the sum (columns): {picture}")?;
     }
-    o.common.finish(&serde_json::json!({ "exact": exact, "sums": new.texts.len(), "steps": trainer.steps(), "seconds": clock.seconds() }));
-    Ok(())
+    o.course.report(out, json!({ "exact": exact, "sums": new.texts.len() }), &seen)
 }

@@ -20,7 +20,6 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use clap::Parser;
 use common::text::{self, Corpus, Vocabulary, Windows};
 use common::{Line, Progress, Result};
 use options::{Cell, Options, Rule};
@@ -29,9 +28,6 @@ use rand_chacha::ChaCha8Rng;
 use retrograd::cells;
 use retrograd::prelude::*;
 use retrograd::runtime::checkpoint::Checkpoint;
-use retrograd::runtime::optimizer::{Adam, AdamW, RmsProp, Sgd};
-use retrograd::runtime::schedule::Schedule;
-use retrograd::runtime::train::{Trainer, Training};
 
 /// The model: each character's vector through layers of cells, and from the last one's output what comes next.
 fn model(o: &Options, characters: usize) -> Result<Program, RecordErrors> {
@@ -53,14 +49,7 @@ fn model(o: &Options, characters: usize) -> Result<Program, RecordErrors> {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    match common::ctrl_c().and_then(|stop| run(&options, &stop, &mut std::io::stdout())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    common::main(run)
 }
 
 /// The whole job, until `stop` is raised at most. Results go to `out`.

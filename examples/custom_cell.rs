@@ -9,20 +9,19 @@
 
 pub mod common;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use clap::Parser;
+use common::course::Course;
 use common::{Line, Progress, Result, study, within};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use retrograd::prelude::*;
-use retrograd::runtime::feed::Feed;
-use retrograd::runtime::optimizer::Adam;
 use retrograd::runtime::session::Session;
-use retrograd::runtime::train::{Trainer, Training};
 use retrograd::{cells, testing};
 
 /// One gate that blends, and a candidate in which what is read multiplies what is remembered:
@@ -58,7 +57,7 @@ pub fn study(name: &str, cell: study::CellFn, [symbols, inputs, units]: [usize; 
 #[command(name = "custom_cell")]
 pub struct Options {
     #[command(flatten)]
-    common: study::Options,
+    course: Course,
     /// Units of each cell
     #[arg(long, default_value_t = 128, value_parser = within(4096))]
     units: usize,
@@ -68,7 +67,7 @@ pub struct Options {
 }
 
 fn main() -> ExitCode {
-    study::main(run)
+    common::main(run)
 }
 
 /// A cell in training.
@@ -78,35 +77,37 @@ struct Run {
     milliseconds: Vec<f64>,
 }
 
-fn run(o: &Options, stop: &AtomicBool) -> Result<()> {
+/// The whole job, until `stop` is raised at most. Results go to `out`.
+fn run(o: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
     common::make_directory_of(&o.curve)?;
     // The texts are those of a small size: only their numbers depend on it.
     let small = study("mine", mine, [4, 2, 3])?;
-    println!("---- what was recorded\n{small}\n\n---- with its gradient\n{}", small.backward()?);
-    println!("\n---- the plan\n{}", Session::<f32>::new(&small.backward()?, 1)?.compiled().plan);
-    println!("\n---- its tests\n{}", include_str!("../tests/custom_cell.rs"));
+    writeln!(out, "---- what was recorded\n{small}\n\n---- with its gradient\n{}", small.backward()?)?;
+    writeln!(out, "\n---- the plan\n{}", Session::<f32>::new(&small.backward()?, 1)?.compiled().plan)?;
+    writeln!(out, "\n---- its tests\n{}", include_str!("../tests/custom_cell.rs"))?;
     let sizes = Sizes::new(7, 3);
     testing::check_engines(&small, &sizes)?;
     let checked = testing::check_gradients(&small, &sizes)?;
     let (elements, of, worst) = (checked.elements, checked.of, &checked.worst);
-    println!("gradients: {elements} of {of} elements, as generated code has them in 64 bits, agree with dual numbers;");
-    println!("the worst one, {}[{}], has a relative error of {:.1e}", worst.name, worst.index, worst.error());
+    let checked = format!("{elements} of {of} elements, as generated code has them in 64 bits");
+    writeln!(out, "gradients: {checked}, agree with dual numbers;")?;
+    writeln!(out, "the worst one, {}[{}], has a relative error of {:.1e}", worst.name, worst.index, worst.error())?;
 
     let mut runs = Vec::new();
     for (name, cell) in [("mine", mine as study::CellFn), ("lstm", cells::lstm)] {
         let program = study(name, cell, [SYMBOLS, 32, o.units])?;
-        let trainer = program.trainer(Adam::new(3e-3)).clip_norm(1.0).seed(o.common.seed).threads(o.common.threads());
+        let trainer = program.trainer(Adam::new(3e-3)).clip_norm(1.0).seed(o.course.seed).threads(o.course.threads());
         runs.push(Run { trainer: trainer.compile()?, curve: Vec::new(), milliseconds: Vec::new() });
     }
-    let (clock, progress) = (o.common.clock(1.0, stop), Progress::start());
-    let mut random = ChaCha8Rng::seed_from_u64(o.common.seed);
+    let (clock, progress) = (o.course.clock(1200, 1.0, stop), Progress::start());
+    let mut random = ChaCha8Rng::seed_from_u64(o.course.seed);
     let mut batch = || -> [Vec<i32>; 2] {
         let read: Vec<i32> = (0..SHAPE[0] * SHAPE[1]).map(|_| random.random_range(0..SYMBOLS as i32)).collect();
         // Before there is anything to say, symbol 0.
         let said = (0..read.len()).map(|i| i.checked_sub(DELAY * SHAPE[1]).map_or(0, |i| read[i])).collect();
         [read, said]
     };
-    while clock.part() < 1.0 || runs[1].curve.is_empty() {
+    while clock.part(runs[1].curve.len()) < 1.0 || runs[1].curve.is_empty() {
         let [read, said] = batch();
         let feed = Feed::new().i32_slice("read", &SHAPE, &read).i32_slice("said", &SHAPE, &said);
         // Both on the same batch, by turns, so that whatever else the machine does slows both.
@@ -117,7 +118,7 @@ fn run(o: &Options, stop: &AtomicBool) -> Result<()> {
             run.curve.push((run.trainer.steps() as f64, loss));
         }
         let [mine, lstm] = [0, 1].map(|i: usize| runs[i].curve.last().map_or(f64::NAN, |p| p.1));
-        progress.show(clock.part(), &format!("loss {mine:.3}, LSTM {lstm:.3}"));
+        progress.show(clock.part(runs[1].curve.len()), &format!("loss {mine:.3}, LSTM {lstm:.3}"));
     }
     drop(progress);
 
@@ -131,15 +132,14 @@ fn run(o: &Options, stop: &AtomicBool) -> Result<()> {
         let (name, median) = (run.trainer.program().name.clone(), run.milliseconds[run.milliseconds.len() / 2]);
         let (plan, steps) = (&run.trainer.session().compiled().plan, run.trainer.steps());
         let flops = plan.flops(&Sizes::new(SHAPE[0], SHAPE[1]));
-        let speed = flops as f64 / median / 1e6;
-        println!("{name}: {steps} steps, {:.1} % right; {median:.2} ms a step, {speed:.1} GFLOP/s", 100.0 * right);
+        let speed = format!("{median:.2} ms a step, {:.1} GFLOP/s", flops as f64 / median / 1e6);
+        writeln!(out, "{name}: {steps} steps, {:.1} % right; {speed}", 100.0 * right)?;
         result[&name] = serde_json::json!({ "right": right, "ms": median, "flops": flops, "steps": steps });
     }
     let [mine, lstm] = ["mine", "lstm"].map(|name| result[name]["ms"].as_f64().unwrap_or(f64::NAN));
-    println!("a step of mine takes {:.2} of the LSTM's time (curves in {})", mine / lstm, o.curve.display());
+    writeln!(out, "a step of mine takes {:.2} of the LSTM's time (curves in {})", mine / lstm, o.curve.display())?;
     result["time_ratio"] = (mine / lstm).into();
     let lines = [0, 1].map(|i| Line { name: ["mine", "LSTM"][i], points: &runs[i].curve });
     common::draw(&o.curve, &format!("Saying what was read {DELAY} steps ago"), ["steps", "loss"], &lines)?;
-    o.common.finish(&result);
-    Ok(())
+    o.course.finish(out, &result)
 }

@@ -22,8 +22,6 @@ use common::{Result, picture, within};
 use ndarray::ArrayView1;
 use retrograd::cells;
 use retrograd::prelude::*;
-use retrograd::runtime::optimizer::AdamW;
-use retrograd::runtime::train::{Trainer, Training};
 use serde_json::json;
 
 /// The model: many to one.
@@ -55,8 +53,7 @@ pub struct Options {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    common::exit(common::ctrl_c().and_then(|stop| run(&options, &stop, &mut std::io::stdout())))
+    common::main(run)
 }
 
 /// The whole job, until `stop` is raised at most. Results go to `out`.
@@ -64,15 +61,16 @@ pub fn run(o: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
     common::make_directory_of(&o.picture)?;
     let [learnt, held_out] = o.source.read()?;
     let mut trainer = trainer(&learnt, o.units, &o.course)?;
-    let lesson = Lesson { epochs: o.source.epochs(120, 10), ..lesson(&learnt) };
-    let seen = o.course.train(&lesson, &mut trainer, stop, |trainer| {
+    let clock = o.course.clock(o.source.steps(&learnt, LESSON.batch, 120, 10), 1.0, stop);
+    let batches = learnt.batches(LESSON.batch, 1, o.course.seed);
+    let seen = o.course.train(&LESSON, &mut trainer, &clock, batches, |trainer| {
         Ok(format!("{:.2} % of held-out digits right", 100.0 * name(trainer, &held_out)?.1))
     })?;
 
     let (names, accuracy) = name(&mut trainer, &held_out)?;
     let result = format!("{:.2} % of {} held-out digits named right", 100.0 * accuracy, held_out.count());
     picture::confusion(&o.picture, &result, &held_out, &names)?;
-    writeln!(out, "{result} after {:.1} epochs; what was taken for what is in {}", seen.epochs, o.picture.display())?;
+    writeln!(out, "{result} after {} steps; what was taken for what is in {}", seen.steps, o.picture.display())?;
     o.course.report(out, json!({ "accuracy": accuracy, "held_out": held_out.count() }), &seen)
 }
 
@@ -84,9 +82,7 @@ pub fn trainer(digits: &Digits, units: usize, course: &Course) -> Result<Trainer
 }
 
 /// How it learns them.
-pub fn lesson(digits: &Digits) -> Lesson<'_> {
-    Lesson { data: digits, epochs: 60, batch: 64, moved: 1, rate: 4e-3, feed: Batch::feed }
-}
+pub const LESSON: Lesson<Batch> = Lesson { batch: 64, rate: 4e-3, feed: Batch::feed };
 
 /// What the net takes each of these digits for, and the part of them that it is right about.
 pub fn name(trainer: &mut Trainer, digits: &Digits) -> Result<(Vec<u8>, f64)> {

@@ -29,8 +29,6 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use retrograd::cells;
 use retrograd::prelude::*;
-use retrograd::runtime::optimizer::AdamW;
-use retrograd::runtime::train::{Trainer, Training};
 use serde_json::json;
 
 /// Deviation of a pixel from its place in the row that was chosen.
@@ -80,8 +78,7 @@ pub struct Options {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    common::exit(common::ctrl_c().and_then(|stop| run(&options, &stop, &mut std::io::stdout())))
+    common::main(run)
 }
 
 /// The whole job, until `stop` is raised at most. Results go to `out`.
@@ -89,9 +86,9 @@ pub fn run(o: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
     common::make_directory_of(&o.picture)?;
     let [learnt, held_out] = o.source.read()?;
     let mut judge = digits::trainer(&learnt, o.units, &o.course)?;
-    let lesson = Lesson { epochs: o.source.epochs(60, 3), ..digits::lesson(&learnt) };
-    let percent = |part: f64| format!("{:.1} %", 100.0 * part);
-    o.course.train(&lesson, &mut judge, stop, |judge| {
+    let (lesson, percent) = (digits::LESSON, |part: f64| format!("{:.1} %", 100.0 * part));
+    let clock = o.course.clock(o.source.steps(&learnt, lesson.batch, 60, 3), 0.3, stop);
+    o.course.train(&lesson, &mut judge, &clock, learnt.batches(lesson.batch, 1, o.course.seed), |judge| {
         Ok(format!("{} of held-out digits named right", percent(digits::name(judge, &held_out)?.1)))
     })?;
     if stop.load(Ordering::Relaxed) {
@@ -102,11 +99,13 @@ pub fn run(o: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
     let trainer = program.trainer(AdamW::new(1e-3)).clip_norm(1.0).seed(o.course.seed);
     let mut trainer = trainer.threads(o.course.threads()).compile()?;
     let feed = Batch::feed_with_rows_before;
-    let lesson = Lesson { data: &learnt, epochs: o.source.epochs(120, 10), batch: 64, moved: 0, rate: 3e-3, feed };
+    let lesson = Lesson { batch: 64, rate: 3e-3, feed };
+    let clock = o.course.clock(o.source.steps(&learnt, lesson.batch, 120, 10), 0.7, stop);
     let some = held_out.batch(&(0..held_out.count().min(1000)).collect::<Vec<_>>());
-    let seen = o.course.train(&lesson, &mut trainer, stop, |trainer| {
-        Ok(format!("{:.4} on held-out digits to draw", trainer.evaluate(&feed(&some))?))
-    })?;
+    let seen =
+        o.course.train(&lesson, &mut trainer, &clock, learnt.batches(lesson.batch, 0, o.course.seed), |trainer| {
+            Ok(format!("{:.4} on held-out digits to draw", trainer.evaluate(&feed(&some))?))
+        })?;
 
     let drawings = draw(&trainer, &learnt, o)?;
     let (accuracy, real) = (digits::name(&mut judge, &drawings)?.1, digits::name(&mut judge, &held_out)?.1);

@@ -12,15 +12,14 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use common::{Line, Progress, Result, study, within};
+use common::course::Course;
+use common::{Line, Result, study, within};
 use ndarray::Array3;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use retrograd::prelude::*;
-use retrograd::runtime::feed::Feed;
 use retrograd::runtime::session::Session;
 use retrograd::runtime::stages::stages;
 
@@ -29,7 +28,7 @@ use retrograd::runtime::stages::stages;
 #[command(name = "inspect")]
 pub struct Options {
     #[command(flatten)]
-    common: study::Options,
+    course: Course,
     #[arg(long, value_enum, default_value_t = study::Cell::Lstm)]
     cell: study::Cell,
     /// Features of each step
@@ -37,8 +36,9 @@ pub struct Options {
     inputs: usize,
     #[arg(long, default_value_t = 128, value_parser = within(4096))]
     units: usize,
+    /// Steps of each sequence
     #[arg(long, default_value_t = 50, value_parser = within(4096))]
-    steps: usize,
+    length: usize,
     #[arg(long, default_value_t = 64, value_parser = within(4096))]
     batch: usize,
     /// Which stages to print
@@ -70,17 +70,18 @@ fn program(o: &Options) -> Result<Program, RecordErrors> {
 }
 
 fn main() -> ExitCode {
-    study::main(run)
+    common::main(run)
 }
 
-fn run(o: &Options, stop: &AtomicBool) -> Result<()> {
+/// The whole job, until `stop` is raised at most. Results go to `out`.
+fn run(o: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
     common::make_directory_of(&o.drawings.join("file"))?;
     let stages = stages::<f32>(&program(o)?)?;
     for (name, text) in stages.texts() {
         let wanted = |s: &Stage| *s == Stage::All || s.to_possible_value().is_some_and(|v| v.get_name() == name);
         if o.show.iter().any(wanted) {
             // A pager may have been left early.
-            writeln!(std::io::stdout(), "======== {name}\n{text}\n")?;
+            writeln!(out, "======== {name}\n{text}\n")?;
         }
     }
     let joint = stages.joint.as_ref().ok_or("a program that is trained has an objective")?;
@@ -91,52 +92,44 @@ fn run(o: &Options, stop: &AtomicBool) -> Result<()> {
         let _ = Command::new("dot").arg("-Tsvg").arg(&file).arg("-o").arg(file.with_extension("svg")).status();
     }
     for (name, time) in stages.times() {
-        println!("{name:>14}: {:8.2} ms", 1e3 * time.as_secs_f64());
+        writeln!(out, "{name:>14}: {:8.2} ms", 1e3 * time.as_secs_f64())?;
     }
     let plan = &stages.compiled.plan;
     let code: usize = stages.kernels.iter().map(|k| k.code_size).sum();
-    println!("{:>14}: {} of {code} bytes", "kernels", stages.kernels.len());
-    let sizes = Sizes::new(o.steps, o.batch);
+    writeln!(out, "{:>14}: {} of {code} bytes", "kernels", stages.kernels.len())?;
+    let sizes = Sizes::new(o.length, o.batch);
     let (flops, memory) = (plan.flops(&sizes), plan.memory(&sizes));
-    println!("predicted for {} steps of {} samples: {flops} flops of products, {memory} bytes", o.steps, o.batch);
+    writeln!(
+        out,
+        "predicted for {} steps of {} samples: {flops} flops of products, {memory} bytes",
+        o.length, o.batch
+    )?;
 
-    let mut session = Session::<f32>::new(joint, o.common.threads())?;
-    session.initialise(o.common.seed)?;
-    let mut random = ChaCha8Rng::seed_from_u64(o.common.seed);
-    let mut fill = |n| Array3::from_shape_simple_fn((o.steps, o.batch, n), || random.random_range(-1.0f32..1.0));
+    // One thread, so that the share of peak is that of a core, unless the user wants more.
+    let threads = o.course.threads.unwrap_or(1);
+    let mut session = Session::<f32>::new(joint, threads)?;
+    session.initialise(o.course.seed)?;
+    let mut random = ChaCha8Rng::seed_from_u64(o.course.seed);
+    let mut fill = |n| Array3::from_shape_simple_fn((o.length, o.batch, n), || random.random_range(-1.0f32..1.0));
     let (x, y) = (fill(o.inputs), fill(o.units));
     session.run(&Feed::new().f32("x", x.view()).f32("y", y.view()))?;
     let held = session.memory();
-    // Peak and program by turns, so that whatever else the machine does slows both.
-    let (clock, progress) = (o.common.clock(0.1, stop), Progress::start());
-    let (mut times, mut shares, mut peak) = (Vec::new(), Vec::new(), 0.0f64);
-    while clock.part() < 1.0 || times.is_empty() {
-        let now = study::peak_of_one_core() * o.common.threads() as f64;
-        session.touch_parameters();
-        let begun = Instant::now();
-        session.advance();
-        times.push(begun.elapsed().as_secs_f64());
-        let speed = flops as f64 / times[times.len() - 1];
-        peak = peak.max(now);
-        shares.push((times.len() as f64, speed / 1e9));
-        progress.show(clock.part(), &format!("{:.1} GFLOP/s", speed / 1e9));
-    }
-    drop(progress);
-    times.sort_by(f64::total_cmp);
-    let (median, best) = (times[times.len() / 2], times[0]);
-    let (speed, share) = (flops as f64 / median, flops as f64 / best / peak);
-    println!("measured: {:.3} ms a step ({:.1} GFLOP/s), at best {:.3} ms", 1e3 * median, speed / 1e9, 1e3 * best);
-    println!("the best is {:.0} % of the peak of {:.1} GFLOP/s; {held} bytes are held", 100.0 * share, peak / 1e9);
-    let picture = o.drawings.join("speed.svg");
-    let line = [Line { name: &joint.name, points: &shares }];
-    common::draw(&picture, "Speed of each run", ["run", "GFLOP/s"], &line)?;
-    println!("graphs and speed are drawn in {}", o.drawings.display());
+    let speed = study::measure(&mut session, flops as f64, threads, &o.course.clock_of_seconds(5.0, stop));
+    let [[ms, gflops], [best_ms, best_gflops]] = speed.seconds.map(|s| [1e3 * s, flops as f64 / s / 1e9]);
+    let peak = speed.peak / 1e9;
+    writeln!(out, "measured: {ms:.3} ms a step ({gflops:.1} GFLOP/s), at best {best_ms:.3} ms")?;
+    let share = best_gflops / peak;
+    writeln!(out, "the best is {:.0} % of the peak of {threads} thread(s), {peak:.1} GFLOP/s", 100.0 * share)?;
+    writeln!(out, "{held} bytes are held")?;
+    let line = [Line { name: &joint.name, points: &speed.runs }];
+    common::draw(&o.drawings.join("speed.svg"), "Speed of each run", ["run", "GFLOP/s"], &line)?;
+    writeln!(out, "graphs and speed are drawn in {}", o.drawings.display())?;
     let times: serde_json::Map<String, serde_json::Value> =
         stages.times().iter().map(|(name, t)| (name.to_string(), (1e3 * t.as_secs_f64()).into())).collect();
-    o.common.finish(&serde_json::json!({
-        "cell": joint.name, "flops": flops, "memory": memory, "memory_held": held, "ms": 1e3 * median,
-        "best_ms": 1e3 * best, "gflops": speed / 1e9, "share_of_peak": share, "kernels": stages.kernels.len(),
+    let result = serde_json::json!({
+        "cell": joint.name, "flops": flops, "memory": memory, "memory_held": held, "ms": ms,
+        "best_ms": best_ms, "gflops": gflops, "share_of_peak": share, "threads": threads, "kernels": stages.kernels.len(),
         "code_bytes": code, "compile_ms": times,
-    }));
-    Ok(())
+    });
+    o.course.finish(out, &result)
 }

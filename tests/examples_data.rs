@@ -1,4 +1,5 @@
-//! Handwritten digits: their files, their batches, and the two examples that learn from them.
+//! What examples learn from: handwritten digits, their files and their batches; scenes of digits and their captions;
+//! sums. And the examples that learn from digits.
 
 use std::fs;
 use std::io::Write;
@@ -16,6 +17,8 @@ mod draw_digit;
 use draw_digit::digits;
 use draw_digit::digits::common::digits::{Digits, KINDS, read_idx};
 use draw_digit::digits::common::picture;
+use draw_digit::digits::common::scenes::{self, Kind, LONGEST, Placed, SIDE, Scenes, WORDS};
+use draw_digit::digits::common::sums::{Marked, Spelling, Sums};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -196,6 +199,139 @@ fn pictures_show_what_they_are_given() {
     assert!(dir.relative(nowhere).starts_with("cannot draw DIR: "));
 }
 
+// ---- Scenes ---------------------------------------------------------------------------------------------------
+
+/// A digit of a kind at a row and a column.
+fn digit(kind: u8, row: usize, column: usize) -> Placed {
+    Placed { which: 0, kind, corner: [row, column] }
+}
+
+#[test]
+fn captions_say_where_digits_are() {
+    let two = |a, b| scenes::caption(&[a, b]);
+    for (a, b, caption) in [
+        (digit(7, 1, 9), digit(3, 13, 9), "a seven above a three"),
+        (digit(7, 1, 6), digit(3, 9, 9), "a seven above a three"),
+        (digit(8, 9, 1), digit(8, 9, 17), "an eight left of an eight"),
+        (digit(0, 3, 0), digit(1, 0, 8), "a zero left of a one"),
+        (digit(2, 1, 1), digit(5, 17, 17), "a two above and left of a five"),
+        (digit(4, 18, 0), digit(6, 0, 18), "a four below and left of a six"),
+    ] {
+        assert_eq!(two(a, b).as_deref(), Some(caption));
+        assert_eq!(two(b, a).as_deref(), Some(caption), "in whichever order they are placed");
+    }
+    // Neither apart nor level, and one on the other.
+    for (a, b) in [(digit(7, 1, 9), digit(3, 8, 9)), (digit(7, 1, 5), digit(3, 9, 9)), (digit(7, 9, 9), digit(3, 9, 9))]
+    {
+        assert_eq!(two(a, b), None);
+    }
+    let place = |row, column| scenes::caption(&[digit(9, row, column)]);
+    let zones = [0, 9, 18].map(|row| [4, 8, 14].map(|column| place(row, column).unwrap()));
+    let names = zones.as_flattened().iter().map(|text| text.strip_prefix("a nine alone ").unwrap());
+    let expected = [
+        "at the top left",
+        "at the top",
+        "at the top right",
+        "at the left",
+        "in the middle",
+        "at the right",
+        "at the bottom left",
+        "at the bottom",
+        "at the bottom right",
+    ];
+    assert_eq!(names.collect::<Vec<_>>(), expected);
+    assert_eq!((place(5, 9), place(9, 13), scenes::caption(&[])), (None, None, None));
+    assert_eq!(scenes::text(scenes::numbers("a one above a two").into_iter().chain([0, 5])), "a one above a two");
+}
+
+#[test]
+fn scenes_show_what_their_captions_say() {
+    let digits = Digits::small().unwrap();
+    let random = |kind| Scenes::random(&digits, 500, kind, &mut ChaCha8Rng::seed_from_u64(4));
+    let scenes = random(Kind::ANY);
+    let mut unused = vec![true; WORDS.len()];
+    for (b, placed) in scenes.placed.iter().enumerate() {
+        assert_eq!(scenes::caption(placed).as_ref(), Some(&scenes.captions[b]));
+        // Each digit stands whole where it was put, and all else is paper.
+        let image = scenes.images.index_axis(ndarray::Axis(0), b);
+        let mut ink = 0.0;
+        for p in placed {
+            assert_eq!(p.kind, digits.labels[p.which]);
+            for (at, &pixel) in digits.image(p.which).iter().enumerate() {
+                assert_eq!(image[[p.corner[0] + at / 8, p.corner[1] + at % 8, 0]], f32::from(pixel) / 16.0);
+                ink += f32::from(pixel) / 16.0;
+            }
+        }
+        assert_eq!(image.sum(), ink);
+        // The word before, the word to say, and the end.
+        let words = scenes::numbers(&scenes.captions[b]);
+        let [before, next] = scenes.words.each_ref().map(|words| words.column(b).to_vec());
+        assert_eq!((before[0], &before[1..=words.len()], &next[..words.len()]), (0, &words[..], &words[..]));
+        assert!(next[words.len()..].iter().all(|&word| word == 0));
+        assert_eq!(scenes.lengths[b] as usize, words.len() + 1);
+        words.iter().for_each(|&word| unused[word as usize] = false);
+    }
+    assert_eq!(unused.iter().filter(|&&unused| unused).count(), 1, "all words but the end are used");
+    assert_eq!((scenes.words[0].dim(), scenes.images.dim()), ((LONGEST, 500), (500, SIDE, SIDE, 1)));
+
+    // What is learnt first: one digit, in the middle of a place.
+    let first = random(Kind::to_learn(0.0));
+    assert!(first.placed.iter().all(|placed| placed.len() == 1 && placed[0].corner.iter().all(|at| at % 4 == 1)));
+    let said = [&scenes.captions[..250], &vec![String::new(); 250]].concat();
+    let right = scenes.placed[..250].iter().filter(|placed| placed.len() == 2).count();
+    let all = scenes.placed.iter().filter(|placed| placed.len() == 2).count();
+    assert_eq!((scenes.exact(&said, 1..=2), scenes.exact(&said, 2..=2)), (0.5, right as f64 / all as f64));
+}
+
+#[test]
+fn held_out_digits_are_never_trained_on() {
+    let all = Digits::small().unwrap();
+    let [learnt, held_out] = Digits::small_in_two().unwrap();
+    assert_eq!((learnt.count(), held_out.count()), (1438, 359));
+    let sorted = |parts: &[&Digits]| {
+        let images = parts.iter().flat_map(|d| (0..d.count()).map(|i| (d.image(i).to_vec(), d.labels[i])));
+        let mut images: Vec<_> = images.collect();
+        images.sort();
+        images
+    };
+    assert_eq!(sorted(&[&learnt, &held_out]), sorted(&[&all]));
+    let (learnt, held_out) = (sorted(&[&learnt]), sorted(&[&held_out]));
+    assert!(held_out.iter().all(|image| learnt.binary_search(image).is_err()));
+}
+
+// ---- Sums -----------------------------------------------------------------------------------------------------
+
+#[test]
+fn sums_are_right_and_held_out_ones_are_others() {
+    let spelling = Spelling { digits: 2, reversed: true };
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let [learnt, new] = [false, true].map(|held_out| Sums::random(spelling, &mut random, 2000, held_out, 0.5));
+    let pair = |text: &str| {
+        let (a, b) = text.split_once('+').unwrap();
+        let [a, b] = [a, b].map(|number| number.trim().parse::<u32>().unwrap());
+        (a.min(b), a.max(b))
+    };
+    for sums in [&learnt, &new] {
+        for (i, [sum, answer]) in sums.texts.iter().enumerate() {
+            let (a, b) = pair(sum);
+            assert_eq!((sum.len(), answer.trim().parse(), answer.len()), (5, Ok(a + b), 3));
+            assert_eq!(spelling.text(&sums.read.column(i).to_vec()), *sum);
+            assert_eq!(spelling.text(&sums.said.column(i).to_vec()), *answer);
+        }
+    }
+    let known: std::collections::BTreeSet<_> = learnt.texts.iter().map(|t| pair(&t[0])).collect();
+    assert!(known.len() > 500 && new.texts.iter().all(|t| !known.contains(&pair(&t[0]))));
+    assert_eq!(spelling.numbers("12+ 3"), [3, 11, 10, 2, 1]);
+    assert_eq!(Spelling { reversed: false, ..spelling }.numbers("12+ 3"), [1, 2, 10, 11, 3]);
+
+    let marked = Marked::random(9, 50, &mut random);
+    for (b, sample) in marked.numbers.axis_iter(ndarray::Axis(1)).enumerate() {
+        let marks: Vec<usize> = (0..9).filter(|&t| sample[[t, 1]] == 1.0).collect();
+        assert!(marks.len() == 2 && marks[0] < 4 && marks[1] >= 4, "{marks:?}");
+        assert_eq!(marked.sum[[b, 0]], sample[[marks[0], 0]] + sample[[marks[1], 0]]);
+    }
+}
+
 // ---- The examples ---------------------------------------------------------------------------------------------
 
 fn name_digits(more: &[&str], stop: bool) -> Result<String, String> {
@@ -230,8 +366,8 @@ fn digits_are_learnt() {
     let (one, two) = (run("1"), run("2"));
     assert!(one["accuracy"].as_f64().unwrap() > 0.9, "{one}");
     assert_eq!(one["held_out"], 359);
-    assert!((40.0..40.1).contains(&one["epochs"].as_f64().unwrap()), "{one}");
-    assert!(one["digits_per_second"].as_f64().unwrap() > 0.0 && one["compile_ms"].as_f64().unwrap() > 0.0);
+    assert_eq!(one["steps"], (40 * 1438_usize).div_ceil(64));
+    assert!(one["samples_per_second"].as_f64().unwrap() > 0.0 && one["compile_ms"].as_f64().unwrap() > 0.0);
     assert_eq!((&one["loss"], &one["accuracy"]), (&two["loss"], &two["accuracy"]), "the same with any threads");
     assert!(fs::read_to_string(&picture).unwrap().contains("359 held-out digits named right"));
 }
@@ -293,6 +429,7 @@ fn mistakes_have_clear_texts() {
         ("--units", "0"),
         ("--epochs", "0"),
         ("--epochs", "-1"),
+        ("--steps", "0"),
         ("--seconds", "0"),
         ("--threads", "0"),
         ("--seed", "x"),

@@ -13,7 +13,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use retrograd::runtime::feed::Feed;
 
-use super::Result;
+use super::{Result, within};
 
 /// Kinds of digits.
 pub const KINDS: usize = 10;
@@ -50,19 +50,18 @@ pub struct Source {
     /// digits of 8×8 pixels that come with the examples
     #[arg(long, value_name = "DIRECTORY")]
     mnist: Option<PathBuf>,
+    /// How often all of them are learnt [default: as often as suits them]
+    #[arg(long, value_name = "N", value_parser = within(1_000_000), conflicts_with_all = ["steps", "seconds"])]
+    epochs: Option<usize>,
 }
 
 impl Source {
-    /// Digits to learn from, and others to see what was learnt. Of the small ones one in five is held out, drawn by
-    /// lot and always the same.
+    /// Digits to learn from, and others to see what was learnt.
     pub fn read(&self) -> Result<[Digits; 2]> {
         let [learnt, held_out] = if let Some(directory) = &self.mnist {
             [Digits::mnist(directory, "train")?, Digits::mnist(directory, "t10k")?]
         } else {
-            let all = Digits::small()?;
-            let order = all.shuffled(&mut ChaCha8Rng::seed_from_u64(0));
-            let (held_out, learnt) = order.split_at(all.count() / 5);
-            [all.only(learnt), all.only(held_out)]
+            Digits::small_in_two()?
         };
         if learnt.size != held_out.size {
             let text =
@@ -74,9 +73,11 @@ impl Source {
         Ok([learnt, held_out])
     }
 
-    /// How often all of them are to be learnt: MNIST's are more, and so less often.
-    pub fn epochs(&self, small: usize, mnist: usize) -> usize {
-        if self.mnist.is_some() { mnist } else { small }
+    /// Steps of so many of these digits in which all of them are learnt as often as the user says, or else so often:
+    /// MNIST's are more, and so less often.
+    pub fn steps(&self, digits: &Digits, batch: usize, small: usize, mnist: usize) -> usize {
+        let epochs = self.epochs.unwrap_or(if self.mnist.is_some() { mnist } else { small });
+        (epochs * digits.count()).div_ceil(batch.min(digits.count()))
     }
 }
 
@@ -118,6 +119,15 @@ impl Digits {
         let images = include_bytes!("../data/digits-images-idx3-ubyte.gz");
         let labels = include_bytes!("../data/digits-labels-idx1-ubyte.gz");
         Digits::new(("the images", images), ("the labels", labels), 16)
+    }
+
+    /// The same in two parts: those to learn from, and one in five, drawn by lot and always the same, to see what was
+    /// learnt.
+    pub fn small_in_two() -> Result<[Digits; 2]> {
+        let all = Digits::small()?;
+        let order = all.shuffled(&mut ChaCha8Rng::seed_from_u64(0));
+        let (held_out, learnt) = order.split_at(all.count() / 5);
+        Ok([all.only(learnt), all.only(held_out)])
     }
 
     /// MNIST's digits for training (`train`) or for testing (`t10k`) in a directory, plain or gzipped.
@@ -180,6 +190,20 @@ impl Digits {
     /// The same with each image moved by up to so many pixels down, up, right or left.
     pub fn moved_batch(&self, which: &[usize], most: i32, random: &mut impl Rng) -> Batch {
         self.shifted_batch(which, || [(); 2].map(|()| random.random_range(-most..=most)))
+    }
+
+    /// For training: batches of so many, each image moved by up to so many pixels. Epochs, each in an order of its own,
+    /// run into one another, so that every batch is full.
+    pub fn batches(&self, batch: usize, moved: i32, seed: u64) -> impl FnMut(f64) -> Batch + '_ {
+        let (mut random, mut order) = (ChaCha8Rng::seed_from_u64(seed), Vec::new());
+        let batch = batch.min(self.count());
+        move |_| {
+            if order.len() < batch {
+                order.splice(..0, self.shuffled(&mut random));
+            }
+            let chosen = order.split_off(order.len() - batch);
+            self.moved_batch(&chosen, moved, &mut random)
+        }
     }
 
     fn shifted_batch(&self, which: &[usize], mut shift: impl FnMut() -> [i32; 2]) -> Batch {

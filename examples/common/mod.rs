@@ -5,18 +5,23 @@
 
 pub mod course;
 pub mod digits;
+pub mod nudged;
 pub mod picture;
+pub mod scenes;
 pub mod study;
+pub mod sums;
 pub mod text;
 
 use std::cell::Cell;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use clap::builder::RangedU64ValueParser;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use plotters::prelude::*;
@@ -39,9 +44,11 @@ pub fn ctrl_c() -> Result<Arc<AtomicBool>> {
     Ok(flag)
 }
 
-/// How a program ends: with what went wrong on stderr, if anything did.
-pub fn exit(result: Result<()>) -> ExitCode {
-    match result {
+/// The whole of an example's `main`: options, Ctrl-C, and what went wrong on stderr, if anything did. Results go to
+/// stdout.
+pub fn main<O: Parser>(run: impl FnOnce(&O, &AtomicBool, &mut dyn Write) -> Result<()>) -> ExitCode {
+    let options = O::parse();
+    match ctrl_c().and_then(|stop| run(&options, &stop, &mut std::io::stdout())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("error: {e}");

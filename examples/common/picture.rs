@@ -34,15 +34,85 @@ fn write(area: &Area, text: &str, at: (i32, i32), height: i32, colour: &RGBColor
 
 /// Draws an image into a square with this corner; paper is left as it is, but for a frame.
 fn image(area: &Area, digits: &Digits, which: usize, corner: (i32, i32), side: i32) -> Drawn {
-    let [height, width] = digits.size.map(|n| n as i32);
+    let ink = |&pixel: &u8| f64::from(pixel) / f64::from(digits.ink);
+    squares(area, digits.size, digits.image(which).iter().map(ink), (corner, side), &BLACK)
+}
+
+/// Draws the rows of a table of numbers from 0 to 1 as squares within a framed square with a corner and a side.
+fn squares(
+    area: &Area,
+    size: [usize; 2],
+    values: impl Iterator<Item = f64>,
+    (corner, side): ((i32, i32), i32),
+    colour: &RGBColor,
+) -> Drawn {
+    let [height, width] = size.map(|n| n as i32);
     let end = |(x, y): (i32, i32)| (corner.0 + x * side / width, corner.1 + y * side / height);
     area.draw(&Rectangle::new([corner, end((width, height))], BLACK.mix(0.15)))?;
-    for (i, &pixel) in (0..).zip(digits.image(which)).filter(|(_, pixel)| **pixel > 0) {
+    for (i, value) in (0..).zip(values).filter(|(_, value)| *value > 0.0) {
         let (x, y) = (i % width, i / width);
-        let ink = BLACK.mix(f64::from(pixel) / f64::from(digits.ink)).filled();
-        area.draw(&Rectangle::new([end((x, y)), end((x + 1, y + 1))], ink))?;
+        area.draw(&Rectangle::new([end((x, y)), end((x + 1, y + 1))], colour.mix(value).filled()))?;
     }
     Ok(())
+}
+
+/// A picture with what was said of it.
+pub struct Captioned {
+    /// Rows of pixels, 0 for paper to 1 for black: a square.
+    pub pixels: Vec<f32>,
+    /// What is right.
+    pub right: String,
+    /// Who said what.
+    pub said: Vec<(String, String)>,
+    /// For each word of the last one, and for the end, the weights of the places that were looked at: rows of a square.
+    pub looks: Vec<Vec<f32>>,
+}
+
+/// A sheet of pictures with their captions, and for each word where the net looked. A place of the grid is drawn where
+/// the middle of what it sees is: `middle` is that of the first one, as a part of the side, and of the last one as far
+/// from the other edge.
+pub fn captions(path: &Path, title: &str, pictures: &[Captioned], middle: f64) -> Result<()> {
+    const SIDE: i32 = 78;
+    const GAP: i32 = 12;
+    let wide = pictures.iter().map(|c| c.looks.len()).max().unwrap_or(0) as i32;
+    let line = 20 * (1 + pictures.iter().map(|c| c.said.len()).max().unwrap_or(0) as i32);
+    let (left, high) = (3 * GAP + 2 * SIDE, line + 2 * SIDE + 2 * GAP);
+    let size = [left + ((SIDE + GAP) * wide).max(900), 60 + high * pictures.len() as i32];
+    draw(path, size, |area| {
+        write(area, title, (size[0] / 2, 30), 18, &BLACK)?;
+        for (n, picture) in (0..).zip(pictures) {
+            let top = 60 + n * high;
+            let side = picture.pixels.len().isqrt();
+            let ink = |x: &f32| f64::from(*x);
+            squares(area, [side; 2], picture.pixels.iter().map(ink), ((GAP, top), 2 * SIDE), &BLACK)?;
+            let texts = picture.said.iter().map(|(who, text)| (who.as_str(), text));
+            for (i, (who, text)) in (0..).zip([("right", &picture.right)].into_iter().chain(texts)) {
+                let colour = if *text == picture.right { &BLACK } else { &RGBColor(200, 60, 40) };
+                let at = (left, top + 20 * i);
+                area.draw(&Text::new(format!("{who}: {text}"), at, ("sans-serif", 16).into_font().color(colour)))?;
+            }
+            let words = picture.said.last().map_or("", |s| &s.1).split(' ').chain(["."]);
+            for (i, (word, look)) in (0..).zip(words.zip(&picture.looks)) {
+                let (x, y) = (left + i * (SIDE + GAP), top + line + 24);
+                write(area, word, (x + SIDE / 2, y - 14), 16, &BLACK)?;
+                let faint = |x: &f32| 0.35 * f64::from(*x);
+                squares(area, [side; 2], picture.pixels.iter().map(faint), ((x, y), SIDE), &BLACK)?;
+                let places = look.len().isqrt();
+                let of_side = (1.0 - 2.0 * middle) * places as f64 / (places - 1) as f64;
+                let inner = (f64::from(SIDE) * of_side).round() as i32;
+                let rim = (SIDE - inner) / 2;
+                let weight = |x: &f32| 0.8 * f64::from(*x);
+                squares(
+                    area,
+                    [places; 2],
+                    look.iter().map(weight),
+                    ((x + rim, y + rim), inner),
+                    &RGBColor(40, 90, 200),
+                )?;
+            }
+        }
+        Ok(())
+    })
 }
 
 /// A sheet with one column for each kind: above a line some real digits, below it others.

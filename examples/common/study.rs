@@ -1,89 +1,18 @@
-//! What examples have in common that run for a given time and end with a result.
+//! What examples have in common that look into cells: the library's cells by name, the machine's peak, diagrams.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use clap::{Args, Parser, ValueEnum};
+use clap::ValueEnum;
 use retrograd::cells;
 use retrograd::prelude::*;
 use retrograd::runtime::gemm::Kernels;
+use retrograd::runtime::session::Session;
 
-use super::{Line, Result, positive, within};
-
-/// Options of all of them.
-#[derive(Args, Clone)]
-pub struct Options {
-    /// Seed of initial weights and of data
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// About how long to train or measure, in all
-    #[arg(long, value_name = "N", value_parser = positive, default_value_t = 50.0)]
-    pub seconds: f64,
-    /// Threads; results have the same bits whatever their number [default: one for each core]
-    #[arg(long, value_parser = within(1024))]
-    threads: Option<usize>,
-    /// Ends stdout with one line of JSON
-    #[arg(long)]
-    json: bool,
-}
-
-impl Options {
-    /// Threads to use.
-    pub fn threads(&self) -> usize {
-        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
-    }
-
-    /// A clock that runs for a part of the time.
-    pub fn clock<'s>(&self, part: f64, stop: &'s AtomicBool) -> Clock<'s> {
-        Clock { started: Instant::now(), seconds: part * self.seconds, stop }
-    }
-
-    /// The last line, if it was asked for.
-    pub fn finish(&self, result: &serde_json::Value) {
-        if self.json {
-            println!("{result}");
-        }
-    }
-}
-
-/// Time that passes, until Ctrl-C at most.
-pub struct Clock<'s> {
-    started: Instant,
-    seconds: f64,
-    stop: &'s AtomicBool,
-}
-
-impl Clock<'_> {
-    /// The part that is behind, 0 to 1.
-    pub fn part(&self) -> f64 {
-        if self.stop.load(Ordering::Relaxed) {
-            1.0
-        } else {
-            (self.started.elapsed().as_secs_f64() / self.seconds).min(1.0)
-        }
-    }
-
-    /// Seconds that are behind.
-    pub fn seconds(&self) -> f64 {
-        self.started.elapsed().as_secs_f64()
-    }
-}
-
-/// The whole of an example's `main`.
-pub fn main<O: Parser>(run: impl FnOnce(&O, &AtomicBool) -> Result<()>) -> ExitCode {
-    let options = O::parse();
-    match super::ctrl_c().and_then(|stop| run(&options, &stop)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::FAILURE
-        }
-    }
-}
+use super::course::Clock;
+use super::{Line, Progress, Result};
 
 /// A cell: one step, given its input and the number of units.
 pub type CellFn = for<'r> fn(&Step<'r>, Expr<'r>, usize) -> Expr<'r>;
@@ -117,14 +46,49 @@ impl Cell {
     }
 }
 
-/// Multiply-adds a second, times two, of products in the first cache: within a few percent of what registers allow.
-pub fn peak_of_one_core() -> f64 {
+/// Multiply-adds a second, times two, of products in the first cache on so many threads at once: within a few percent
+/// of what registers allow.
+pub fn peak(threads: usize) -> f64 {
     let kernels = Kernels::<f32>::detect();
     let (m, k, n, turns) = (48, 64, 4 * kernels.nr, 20);
-    let (a, b, mut c) = (vec![0.5; m * k], vec![0.25; k * n], vec![0.0; m * n]);
-    let begun = Instant::now();
-    (0..turns).for_each(|_| kernels.product(&a, &b, &mut c, m, k, n));
-    (2 * m * k * n * turns) as f64 / begun.elapsed().as_secs_f64()
+    let one = || {
+        let (a, b, mut c) = (vec![0.5; m * k], vec![0.25; k * n], vec![0.0; m * n]);
+        let begun = Instant::now();
+        (0..turns).for_each(|_| kernels.product(&a, &b, &mut c, m, k, n));
+        (2 * m * k * n * turns) as f64 / begun.elapsed().as_secs_f64()
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(one)).collect();
+        one() + others.into_iter().map(|other| other.join().expect("products do not panic")).sum::<f64>()
+    })
+}
+
+/// How fast a program runs.
+pub struct Speed {
+    /// Seconds of a run: the median, and the best.
+    pub seconds: [f64; 2],
+    /// The highest peak that was seen meanwhile.
+    pub peak: f64,
+    /// GFLOP/s of each run.
+    pub runs: Vec<(f64, f64)>,
+}
+
+/// Runs a program of so many flops on the inputs that are there, with weights as after an update, until the clock is at
+/// its end. Peak and program take turns, so that whatever else the machine does slows both.
+pub fn measure(session: &mut Session<f32>, flops: f64, threads: usize, clock: &Clock) -> Speed {
+    let (progress, mut times, mut runs, mut highest) = (Progress::start(), Vec::new(), Vec::new(), 0.0f64);
+    while clock.part(times.len()) < 1.0 || times.is_empty() {
+        highest = highest.max(peak(threads));
+        session.touch_parameters();
+        let begun = Instant::now();
+        session.advance();
+        let seconds = begun.elapsed().as_secs_f64();
+        times.push(seconds);
+        runs.push((times.len() as f64, flops / seconds / 1e9));
+        progress.show(clock.part(times.len()), &format!("{:.1} GFLOP/s", flops / seconds / 1e9));
+    }
+    times.sort_by(f64::total_cmp);
+    Speed { seconds: [times[times.len() / 2], times[0]], peak: highest, runs }
 }
 
 /// Lines by name.
