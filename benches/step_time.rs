@@ -1,21 +1,23 @@
 //! Time of a training step of library cells: forward over the whole sequence, backward from a given gradient of
-//! every output, and the gradients of all weights, none of the input.
+//! every output, and the gradients of all weights, none of the input. Or, with `--mode infer`, of the forward pass alone;
+//! with `--mode stream`, of one step at a time, its input copied in and its output out.
 //!
-//! `cargo bench --bench step_time -- [--json] [--threads N] [--seconds S] CELL,B,T,I,H ...` prints a line a size:
-//! median and minimum in milliseconds, multiply-adds a second, and their share of the machine's peak, measured in
-//! the same process by a loop of nothing but fused multiply-adds on registers. Weights are packed anew in each step,
-//! as after an update.
+//! `cargo bench --bench step_time -- [--json] [--threads N] [--seconds S] [--mode M] CELL,B,T,I,H ...` prints a line a
+//! size: median and minimum in milliseconds, multiply-adds a second, and their share of the machine's peak, measured in
+//! the same process by a loop of nothing but fused multiply-adds on registers; then the time of each phase, and in brackets
+//! the time below which this machine cannot do it, by its peak and its bandwidth. Bounds are for one thread. In training, weights are packed anew in
+//! each step, as after an update.
 
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use ndarray::Array3;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use retrograd::prelude::*;
 use retrograd::runtime::feed::Feed;
 use retrograd::runtime::gemm::Kernels;
 use retrograd::runtime::session::Session;
-use retrograd::{cells, compiler::ir::Sizes};
+use retrograd::{cells, compiler::ir::Sizes, compiler::plan::Machine};
 
 #[derive(Parser)]
 struct Options {
@@ -28,14 +30,27 @@ struct Options {
     /// Time for each size.
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
+    /// What is measured.
+    #[arg(long, value_enum, default_value_t = Mode::Train)]
+    mode: Mode,
     /// Print the plan.
     #[arg(long)]
     plan: bool,
     /// What cargo passes to every bench.
     #[arg(long, hide = true)]
     bench: bool,
-    /// CELL,B,T,I,H with CELL one of RNN, GRU, LSTM, PEEPHOLE, LNLSTM, MGU, MINGRU.
+    /// CELL,B,T,I,H with CELL one of RNN, GRU, LSTM, LSTM2 (two layers), PEEPHOLE, LNLSTM, MGU, MINGRU.
     sizes: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// Forward, backward, gradients of the weights.
+    Train,
+    /// Forward over the whole sequence.
+    Infer,
+    /// One step at a time.
+    Stream,
 }
 
 struct Size {
@@ -57,30 +72,38 @@ impl Size {
             "RNN" => 1,
             "MGU" | "MINGRU" => 2,
             "GRU" => 3,
-            "LSTM" | "PEEPHOLE" | "LNLSTM" => 4,
+            "LSTM" | "LSTM2" | "PEEPHOLE" | "LNLSTM" => 4,
             _ => return None,
         };
         (b.min(t).min(i).min(h) > 0).then_some(Size { cell, gates, b, t, i, h })
     }
 
-    /// Multiply-adds of the mathematics, two flops each.
-    fn flops(&self) -> f64 {
-        let (b, t, i, h, g) = (self.b as f64, self.t as f64, self.i as f64, self.h as f64, self.gates as f64);
-        if self.cell == "MINGRU" {
-            return 4.0 * b * t * i * g * h;
-        }
-        4.0 * b * t * (i + h) * g * h + 2.0 * b * t * h * g * h
+    /// Multiply-adds of the mathematics, two flops each: of a whole training step, of all forward steps, of one.
+    fn flops(&self, mode: Mode) -> f64 {
+        let (b, h, gates) = (self.b as f64, self.h as f64, self.gates as f64);
+        let t = if mode == Mode::Stream { 1.0 } else { self.t as f64 };
+        let layer = |inputs: f64, is_first: bool| {
+            let recurrent = if self.cell == "MINGRU" { 0.0 } else { h };
+            let forward = 2.0 * b * t * (inputs + recurrent) * gates * h;
+            // Backward: the adjoint of the state, that of the input except at the bottom, and the weights' gradients.
+            let below = if is_first { 0.0 } else { inputs };
+            let backward = forward + 2.0 * b * t * (recurrent + below) * gates * h;
+            if mode == Mode::Train { forward + backward } else { forward }
+        };
+        let first = layer(self.i as f64, true);
+        if self.cell == "LSTM2" { first + layer(h, false) } else { first }
     }
 
-    fn program(&self) -> Program {
+    fn program(&self, mode: Mode) -> Program {
         let recorded = Program::record(&self.cell, |p| {
-            let (x, dy) = (p.sequence("x", self.i), p.sequence("dy", self.h));
+            let x = p.sequence("x", self.i);
             let run = p.scan("cell", |s| {
                 let x = s.at(x);
                 match &self.cell[..] {
                     "RNN" => cells::rnn(s, x, self.h),
                     "GRU" => cells::gru(s, x, self.h),
                     "LSTM" => cells::lstm(s, x, self.h),
+                    "LSTM2" => cells::stacked(s, x, &[(&cells::lstm, self.h), (&cells::lstm, self.h)]),
                     "PEEPHOLE" => cells::peephole_lstm(s, x, self.h),
                     "LNLSTM" => cells::layer_norm_lstm(s, x, self.h),
                     "MGU" => cells::mgu(s, x, self.h),
@@ -88,83 +111,173 @@ impl Size {
                 }
             });
             p.output("y", run.all());
-            p.minimize((run.all() * dy).sum().sum_rows());
+            if mode == Mode::Train {
+                p.minimize((run.all() * p.sequence("dy", self.h)).sum().sum_rows());
+            }
         });
-        let joint = recorded.expect("library cells record").backward().expect("it has an objective");
+        let recorded = recorded.expect("library cells record");
+        if mode != Mode::Train {
+            return recorded;
+        }
         // The objective's value is nobody's business here, as with the peers.
-        Program { objective: None, ..joint }
+        Program { objective: None, ..recorded.backward().expect("it has an objective") }
     }
+
+    fn random(&self, features: usize) -> Array3<f32> {
+        let mut rng = SmallRng::seed_from_u64(1);
+        Array3::from_shape_simple_fn((self.t, self.b, features), || rng.random_range(-1.0f32..1.0))
+    }
+}
+
+/// Times of the same work again and again, sorted, for a while; five at least.
+fn repeat(seconds: f64, mut work: impl FnMut() -> Duration) -> Vec<Duration> {
+    let end = Instant::now() + Duration::from_secs_f64(seconds);
+    let mut times = Vec::new();
+    while Instant::now() < end || times.len() < 5 {
+        times.push(work());
+    }
+    times.sort();
+    times
 }
 
 fn main() {
     let options = Options::parse();
-    let peak = Kernels::<f32>::detect().peak();
+    let machine = Machine { flops_per_second: Kernels::<f32>::detect().peak(), bytes_per_second: bandwidth() };
     for text in &options.sizes {
         let Some(size) = Size::parse(text) else {
             eprintln!("`{text}` is not CELL,B,T,I,H");
             std::process::exit(2);
         };
-        measure(&options, &size, peak);
+        measure(&options, &size, machine);
     }
 }
 
-fn measure(options: &Options, size: &Size, peak: f64) {
+/// Bytes a second of a copy that no cache holds.
+fn bandwidth() -> f64 {
+    let (from, mut into) = (vec![1.0f32; 16 << 20], vec![0.0f32; 16 << 20]);
+    let copy = |_| {
+        let started = Instant::now();
+        into.copy_from_slice(std::hint::black_box(&from));
+        (2 * size_of_val(&from[..])) as f64 / started.elapsed().as_secs_f64()
+    };
+    (0..10).map(copy).fold(0.0, f64::max)
+}
+
+/// What was found of one size.
+struct Found {
+    times: Vec<Duration>,
+    compile: Duration,
+    memory: usize,
+    /// Name, measured milliseconds, and the milliseconds below which this machine cannot do it.
+    phases: Vec<(String, f64, f64)>,
+}
+
+fn whole_sequences(options: &Options, size: &Size, machine: Machine) -> Found {
     let started = Instant::now();
-    let program = size.program();
+    let program = size.program(options.mode);
     let mut session = Session::<f32>::new(&program, options.threads).expect("it compiles here");
     let compile = started.elapsed();
     if options.plan {
         println!("{}", session.compiled().plan);
     }
     session.initialise(1).expect("initialisers fit");
-    let mut rng = SmallRng::seed_from_u64(1);
-    let mut random = |n| Array3::from_shape_simple_fn((size.t, size.b, n), || rng.random_range(-1.0f32..1.0));
-    let (x, dy) = (random(size.i), random(size.h));
-    session.run(&Feed::new().f32("x", x.view()).f32("dy", dy.view())).expect("inputs fit");
-    let mut times: Vec<Duration> = Vec::new();
-    let end = Instant::now() + Duration::from_secs_f64(options.seconds);
-    while Instant::now() < end || times.len() < 5 {
-        session.touch_parameters();
+    let (x, dy) = (size.random(size.i), size.random(size.h));
+    let feed = Feed::new().f32("x", x.view());
+    let feed = if options.mode == Mode::Train { feed.f32("dy", dy.view()) } else { feed };
+    session.run(&feed).expect("inputs fit");
+    let mut run = || {
+        if options.mode == Mode::Train {
+            session.touch_parameters();
+        }
         let started = Instant::now();
         session.advance();
-        times.push(started.elapsed());
-    }
-    times.sort();
+        started.elapsed()
+    };
+    let times = repeat(options.seconds, &mut run);
+    let turns = times.len().min(20);
     session.measure();
-    for _ in 0..times.len().min(20) {
-        session.touch_parameters();
+    for _ in 0..turns {
+        if options.mode == Mode::Train {
+            session.touch_parameters();
+        }
         session.advance();
     }
-    let turns = times.len().min(20) as f64;
-    let phases: serde_json::Map<String, serde_json::Value> =
-        session.phases().into_iter().map(|(n, t)| (n, (t.as_secs_f64() * 1e3 / turns).into())).collect();
+    let sizes = Sizes::new(size.t, size.b);
+    let plan = &session.compiled().plan;
+    let phases = session.phases().into_iter().zip(plan.cost(&sizes)).map(|((name, measured), cost)| {
+        assert_eq!(name, cost.name, "phases are those of the plan");
+        (name, measured.as_secs_f64() * 1e3 / turns as f64, cost.bound(machine).0 * 1e3)
+    });
+    let (phases, memory) = (phases.collect(), plan.memory(&sizes));
+    Found { times, compile, memory, phases }
+}
+
+/// One step at a time: the time of each, from that of a few hundred together.
+fn steps(options: &Options, size: &Size) -> Found {
+    let started = Instant::now();
+    let mut stream = size.program(options.mode).stream(size.b, 1).expect("it compiles here");
+    let compile = started.elapsed();
+    if options.plan {
+        println!("{}", stream.session().compiled().plan);
+    }
+    let x = size.random(size.i);
+    let x = x.as_slice().expect("dense");
+    let mut y = vec![0.0; size.b * size.h];
+    let turns = 500;
+    let times = repeat(options.seconds, || {
+        let started = Instant::now();
+        for t in 0..turns {
+            let row = t % size.t * size.b * size.i;
+            stream.set_f32("x", &x[row..row + size.b * size.i]).expect("its size");
+            stream.advance().expect("all inputs are set");
+            stream.get_f32("y", &mut y).expect("its size");
+        }
+        started.elapsed() / turns as u32
+    });
+    let memory = stream.session().memory();
+    Found { times, compile, memory, phases: Vec::new() }
+}
+
+fn measure(options: &Options, size: &Size, machine: Machine) {
+    let found = match options.mode {
+        Mode::Stream => steps(options, size),
+        _ => whole_sequences(options, size, machine),
+    };
+    let peak = machine.flops_per_second;
+    let times = &found.times;
     let (median, min) = (times[times.len() / 2].as_secs_f64(), times[0].as_secs_f64());
-    let gflops = size.flops() / median / 1e9;
-    let memory = session.compiled().plan.memory(&Sizes::new(size.t, size.b));
+    let gflops = size.flops(options.mode) / median / 1e9;
+    let compile_ms = found.compile.as_secs_f64() * 1e3;
     if options.json {
+        let by_name = |at: fn(&(String, f64, f64)) -> f64| {
+            found.phases.iter().map(|phase| (phase.0.clone(), at(phase).into())).collect::<serde_json::Map<_, _>>()
+        };
         let line = serde_json::json!({
-            "who": "retrograd", "cell": size.cell, "B": size.b, "T": size.t, "I": size.i, "H": size.h,
+            "who": "retrograd", "mode": format!("{:?}", options.mode).to_lowercase(),
+            "cell": size.cell, "B": size.b, "T": size.t, "I": size.i, "H": size.h,
             "threads": options.threads, "ms": median * 1e3, "min_ms": min * 1e3, "gflops": gflops,
             "peak_gflops": peak / 1e9, "share_of_peak": gflops * 1e9 / peak,
-            "compile_ms": compile.as_secs_f64() * 1e3, "memory": memory, "phases": phases,
+            "compile_ms": compile_ms, "memory": found.memory,
+            "phases": by_name(|phase| phase.1), "bounds": by_name(|phase| phase.2),
         });
         println!("{line}");
-    } else {
-        println!(
-            "{:8} {:4},{:4},{:4},{:4}  {:9.3} ms  min {:9.3}  {:6.1} GFLOP/s  {:4.0} % of peak  compiled in {:.1} ms",
-            size.cell,
-            size.b,
-            size.t,
-            size.i,
-            size.h,
-            median * 1e3,
-            min * 1e3,
-            gflops,
-            gflops * 1e11 / peak,
-            compile.as_secs_f64() * 1e3,
-        );
-        let phases: Vec<String> =
-            phases.iter().map(|(n, t)| format!("{n} {:.3}", t.as_f64().unwrap_or_default())).collect();
+        return;
+    }
+    println!(
+        "{:8} {:4},{:4},{:4},{:4}  {:9.4} ms  min {:9.4}  {:6.1} GFLOP/s  {:4.0} % of peak  compiled in {compile_ms:.1} ms",
+        size.cell,
+        size.b,
+        size.t,
+        size.i,
+        size.h,
+        median * 1e3,
+        min * 1e3,
+        gflops,
+        gflops * 1e11 / peak,
+    );
+    let phases: Vec<String> =
+        found.phases.iter().map(|(name, ms, bound)| format!("{name} {ms:.3} (≥ {bound:.3})")).collect();
+    if !phases.is_empty() {
         println!("         {}", phases.join(", "));
     }
 }

@@ -910,3 +910,32 @@ fn numbers_are_what_they_are_written_as() {
     assert!(program.to_string().contains("mul x, 0.1\n"), "{program}");
     assert!((f64::from(0.1_f32) - 0.1).abs() > 1e-10, "else the conversion would not show");
 }
+
+/// The loop over a sequence, and the same step over the list of its rows.
+#[test]
+fn a_loop_over_a_list_is_the_loop() {
+    const NAMES: [&str; 3] = ["x0", "x1", "x2"];
+    let looped = record(|p| {
+        let x = p.sequence("x", 3);
+        let run = p.scan("cell", |s| retrograd::cells::lstm(s, s.at(x), 5));
+        p.output("y", run.all());
+    });
+    let listed = record(|p| {
+        let inputs = NAMES.map(|name| p.input(name, 3));
+        let run = p.static_rnn("cell", &inputs, |s, x| retrograd::cells::lstm(s, x, 5));
+        for (name, h) in ["y0", "y1", "y2"].into_iter().zip(run.all()) {
+            p.output(name, *h);
+        }
+    });
+    let sizes = Sizes::new(3, 2);
+    let mut values = random_values(&looped, &sizes, 7);
+    let whole = interpret(&looped, &values, &sizes);
+    let x = values.remove("x").expect("an input");
+    for (name, rows) in NAMES.iter().zip(x.x.chunks(2 * 3)) {
+        let ty = listed.ty(listed.input(name).expect("an input").value).clone();
+        values.insert(name.to_string(), Data { ty, x: rows.to_vec() });
+    }
+    let steps = interpret(&listed, &values, &sizes);
+    let list: Vec<Vec<f64>> = ["y0", "y1", "y2"].iter().flat_map(|name| rows(&steps.outputs[*name])).collect();
+    assert_eq!(list, rows(&whole.outputs["y"]));
+}

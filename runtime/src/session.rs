@@ -10,7 +10,7 @@ use retrograd_compiler::ir::bounds;
 use retrograd_compiler::ir::op::Data;
 use retrograd_compiler::ir::{DType, Extent, Program, Sizes, Type, Value};
 use retrograd_compiler::pipeline::{self, Compiled};
-use retrograd_compiler::plan::{Checkpointing, Port, Unit, Work};
+use retrograd_compiler::plan::{Checkpointing, Port};
 use retrograd_compiler::time::CarriedState;
 
 use crate::error::RunError;
@@ -55,7 +55,11 @@ impl<E: Float> Session<E> {
     ///
     /// # Errors
     /// As there.
-    pub fn carrying(
+    pub fn carrying(program: &Program, states: Vec<String>, threads: usize) -> Result<Session<E>, RunError> {
+        Session::carrying_checkpointed(program, states, threads, None)
+    }
+
+    pub(crate) fn carrying_checkpointed(
         program: &Program,
         states: Vec<String>,
         threads: usize,
@@ -206,26 +210,11 @@ impl<E: Float> Session<E> {
         self.executor.measure();
     }
 
-    /// Time in each phase of the plan since [`measure`](Session::measure), and where it starts: before the first loop,
-    /// in each loop, between and behind them; packing weights and sums over rows apart from the rest. With checkpoints,
-    /// all that runs segment by segment is one phase.
+    /// Time in each phase of the plan ([`Plan::cost`](retrograd_compiler::plan::Plan::cost) says which there are, and what
+    /// they must cost at least) since [`measure`](Session::measure).
     pub fn phases(&self) -> Vec<(String, Duration)> {
         let mut phases: Vec<(String, Duration)> = Vec::new();
-        let mut place = "before".to_string();
-        for (unit, time) in self.compiled().plan.units.iter().zip(self.executor.measured()) {
-            let name = match unit {
-                Unit::Loop(l) => {
-                    place = format!("after {}", l.name);
-                    format!("loop {}", l.name)
-                }
-                Unit::Sweep(sweep) => format!("sweep over {}", sweep.axis.letter()),
-                Unit::Stage(stage) => match stage.work {
-                    Work::Pack { .. } => "pack".to_string(),
-                    Work::ReduceProduct { .. } => "weight gradients".to_string(),
-                    Work::ReduceRows { .. } => "sums over rows".to_string(),
-                    _ => place.clone(),
-                },
-            };
+        for (name, time) in self.compiled().plan.phase_names().into_iter().zip(self.executor.measured()) {
             match phases.iter_mut().find(|(n, _)| *n == name) {
                 Some((_, total)) => *total += *time,
                 None => phases.push((name, *time)),

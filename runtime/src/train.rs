@@ -250,7 +250,7 @@ impl TrainerBuilder<'_> {
         training.outputs.retain(|(name, _)| name == GRADIENT_NORM);
         times.push(("record the optimiser", recording.elapsed()));
         let states = windows.as_ref().map_or(Vec::new(), Windows::states);
-        let mut session = Session::carrying(&training, states, self.threads, self.checkpointing)?;
+        let mut session = Session::carrying_checkpointed(&training, states, self.threads, self.checkpointing)?;
         times.extend(&session.compiled().times);
         let initialising = Instant::now();
         session.initialise(self.seed)?;

@@ -303,6 +303,19 @@ fn deep_bidirectional(lengths: bool) -> Program {
     })
 }
 
+/// A list of inputs in, a list of outputs out.
+fn static_rnn() -> Program {
+    record("static_rnn", |p| {
+        let inputs = ["a", "b", "c"].map(|name| p.input(name, 3));
+        let run = p.static_rnn("cell", &inputs, |s, x| cells::lstm(s, x, 5));
+        for (name, h) in ["h_a", "h_b", "h_c"].into_iter().zip(run.all()) {
+            p.output(name, *h);
+        }
+        p.output("c", run.state("c"));
+        p.minimize(run.all().iter().map(|h| energy(*h)).reduce(|a, b| a + b).expect("three outputs"));
+    })
+}
+
 fn one_hot() -> Program {
     record("one_hot", |p| {
         let (class, words) = (p.labels("class"), p.labels_sequence("words"));
@@ -440,6 +453,7 @@ pub fn programs() -> Vec<Program> {
         translator(),
         deep_bidirectional(false),
         deep_bidirectional(true),
+        static_rnn(),
         one_hot(),
         attention(),
         self_attention(),

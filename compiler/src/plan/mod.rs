@@ -29,6 +29,7 @@
 
 mod build;
 mod checkpointing;
+mod cost;
 mod group;
 mod kernel;
 mod memory;
@@ -37,6 +38,7 @@ mod sweep;
 
 pub use build::plan;
 pub use checkpointing::{Checkpointing, Segments};
+pub use cost::{Bound, Machine, Phase};
 pub use kernel::{Kernel, KernelNode, KernelOp, Product, Read, Source, Tile};
 
 use crate::ir::types::{Axis, Extent, Sizes};
@@ -569,49 +571,6 @@ impl Plan {
     pub fn writes_parameters(&self) -> bool {
         let held: Vec<BufferId> = self.parameters.iter().map(|p| p.spans[0].access.buffer).collect();
         self.stages().any(|(s, _)| s.writes.iter().any(|w| held.contains(&w.buffer)))
-    }
-
-    /// Floating-point operations of the products of one run: two for each multiply-add. What checkpointing computes
-    /// again is counted again.
-    pub fn flops(&self, sizes: &Sizes) -> usize {
-        let segments = self.segments(sizes);
-        self.units.iter().map(|unit| unit.flops(sizes, &segments)).sum()
-    }
-}
-
-impl Unit {
-    fn flops(&self, sizes: &Sizes, segments: &Segments) -> usize {
-        let of_stage = |stage: &Stage| {
-            let rows = match stage.domain {
-                Domain::Shared => 1,
-                Domain::Batch => sizes.batch,
-                Domain::Time(a) | Domain::EachStep(a) => sizes.batch * sizes.steps(a),
-            };
-            rows * stage.work.flops_per_row()
-        };
-        match self {
-            Unit::Stage(stage) => of_stage(stage),
-            Unit::Loop(l) => sizes.steps(l.axis) * l.stages.iter().map(of_stage).sum::<usize>(),
-            Unit::Sweep(sweep) => {
-                let once = sweep.forth.iter().chain(&sweep.between).chain(&sweep.back);
-                let again: usize = sweep.again.iter().map(|&i| sweep.forth[i].flops(sizes, segments)).sum();
-                let steps = sizes.steps(sweep.axis);
-                let repeated = steps - segments.steps(sweep.axis);
-                once.map(|unit| unit.flops(sizes, segments)).sum::<usize>() + again / steps * repeated
-            }
-        }
-    }
-}
-
-impl Work {
-    fn flops_per_row(&self) -> usize {
-        match self {
-            Work::Kernel(Kernel { tile: Some(tile), .. }) => tile.products.iter().map(|p| 2 * p.k * tile.n).sum(),
-            Work::ReduceProduct { a, b, pairs, .. } => 2 * a.len * b.len / pairs,
-            Work::MatrixRows { m, k, n, .. } => 2 * m * k * n,
-            Work::MatMul { mkn: [m, k, n], .. } => 2 * m * k * n,
-            _ => 0,
-        }
     }
 }
 

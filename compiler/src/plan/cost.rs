@@ -1,0 +1,173 @@
+//! What a plan costs, before anything runs: arithmetic and memory traffic of its phases, and the time below which no
+//! machine of known speed can do them.
+//!
+//! Arithmetic is that of the products, two operations for each multiply-add. Traffic is what must move at least once:
+//! each buffer that a unit reads or writes, whole if it goes through all steps. Weights that a loop reads again at each
+//! step, or rows that a product reads again for each panel, come out of a cache and are not counted again. So a bound is
+//! one from below, and the distance of a measured time to it is what is left to gain, or to explain.
+
+use super::{At, BufferId, Domain, Kernel, Plan, Rows, Segments, Stage, Sweep, Unit, Work};
+use crate::ir::types::Sizes;
+
+/// Arithmetic and traffic of one phase of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Phase {
+    /// Where in the plan: see [`Plan::phase_names`].
+    pub name: String,
+    /// Floating-point operations of its products.
+    pub flops: usize,
+    /// Bytes that it reads or writes at least.
+    pub bytes: usize,
+}
+
+/// How fast a machine is at its best.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// Floating-point operations a second, two for each multiply-add.
+    pub flops_per_second: f64,
+    /// Bytes a second from or to memory.
+    pub bytes_per_second: f64,
+}
+
+/// What keeps a phase from being faster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// Multiply-adds.
+    Arithmetic,
+    /// Traffic.
+    Memory,
+}
+
+impl Phase {
+    /// The least time in seconds, and what sets it.
+    ///
+    /// ```
+    /// use retrograd_compiler::plan::{Bound, Machine, Phase};
+    /// let phase = Phase { name: "loop cell".into(), flops: 2_000_000, bytes: 1_000 };
+    /// let (seconds, bound) = phase.bound(Machine { flops_per_second: 1e9, bytes_per_second: 1e9 });
+    /// assert_eq!((seconds, bound), (0.002, Bound::Arithmetic));
+    /// ```
+    pub fn bound(&self, machine: Machine) -> (f64, Bound) {
+        let arithmetic = self.flops as f64 / machine.flops_per_second;
+        let memory = self.bytes as f64 / machine.bytes_per_second;
+        if arithmetic >= memory { (arithmetic, Bound::Arithmetic) } else { (memory, Bound::Memory) }
+    }
+}
+
+impl Plan {
+    /// For each unit the phase that it belongs to: before the first loop, in each loop, behind it; packing weights,
+    /// products over rows (weight gradients) and sums over rows apart from the rest. With checkpoints, all that runs
+    /// segment by segment is one phase.
+    pub fn phase_names(&self) -> Vec<String> {
+        let mut place = "before".to_string();
+        let name = |unit: &Unit| match unit {
+            Unit::Loop(l) => {
+                place = format!("after {}", l.name);
+                format!("loop {}", l.name)
+            }
+            Unit::Sweep(sweep) => format!("sweep over {}", sweep.axis.letter()),
+            Unit::Stage(stage) => match stage.work {
+                Work::Pack { .. } => "pack".to_string(),
+                Work::ReduceProduct { .. } => "weight gradients".to_string(),
+                Work::ReduceRows { .. } => "sums over rows".to_string(),
+                _ => place.clone(),
+            },
+        };
+        self.units.iter().map(name).collect()
+    }
+
+    /// The phases of a run of these sizes, in the order in which they begin. What checkpointing computes again is
+    /// counted again.
+    pub fn cost(&self, sizes: &Sizes) -> Vec<Phase> {
+        let segments = self.segments(sizes);
+        let mut phases: Vec<Phase> = Vec::new();
+        for (unit, name) in self.units.iter().zip(self.phase_names()) {
+            let (flops, bytes) = (unit.flops(sizes, &segments), self.bytes(unit, sizes, &segments));
+            match phases.iter_mut().find(|phase| phase.name == name) {
+                Some(phase) => {
+                    phase.flops += flops;
+                    phase.bytes += bytes;
+                }
+                None => phases.push(Phase { name, flops, bytes }),
+            }
+        }
+        phases
+    }
+
+    /// Floating-point operations of the products of one run: two for each multiply-add. What checkpointing computes
+    /// again is counted again.
+    pub fn flops(&self, sizes: &Sizes) -> usize {
+        let segments = self.segments(sizes);
+        self.units.iter().map(|unit| unit.flops(sizes, &segments)).sum()
+    }
+
+    fn bytes(&self, unit: &Unit, sizes: &Sizes, segments: &Segments) -> usize {
+        let stages: Vec<&Stage> = match unit {
+            Unit::Stage(stage) => vec![stage],
+            Unit::Loop(l) => l.stages.iter().collect(),
+            Unit::Sweep(Sweep { forth, between, back, again, .. }) => {
+                let again = again.iter().map(|&i| &forth[i]);
+                let units = forth.iter().chain(between).chain(back).chain(again);
+                return units.map(|unit| self.bytes(unit, sizes, segments)).sum();
+            }
+        };
+        // The most rows that any of them touches, for each buffer.
+        let mut touched: Vec<(BufferId, usize)> = Vec::new();
+        for stage in stages {
+            for access in stage.reads.iter().chain(&stage.writes) {
+                let all = self.buffers[access.buffer.0].rows.count(sizes, segments);
+                let through = matches!(access.at, At::Step(_)) || matches!(stage.domain, Domain::Time(_));
+                let rows = match self.buffers[access.buffer.0].rows {
+                    Rows::One => 1,
+                    _ if through => all,
+                    _ => all.min(sizes.batch),
+                };
+                match touched.iter_mut().find(|(buffer, _)| *buffer == access.buffer) {
+                    Some((_, most)) => *most = rows.max(*most),
+                    None => touched.push((access.buffer, rows)),
+                }
+            }
+        }
+        let row = |buffer: BufferId| {
+            let buffer = &self.buffers[buffer.0];
+            buffer.stride * if buffer.integer { 4 } else { self.target.float_size }
+        };
+        touched.into_iter().map(|(buffer, rows)| rows * row(buffer)).sum()
+    }
+}
+
+impl Unit {
+    fn flops(&self, sizes: &Sizes, segments: &Segments) -> usize {
+        let of_stage = |stage: &Stage| {
+            let rows = match stage.domain {
+                Domain::Shared => 1,
+                Domain::Batch => sizes.batch,
+                Domain::Time(a) | Domain::EachStep(a) => sizes.batch * sizes.steps(a),
+            };
+            rows * stage.work.flops_per_row()
+        };
+        match self {
+            Unit::Stage(stage) => of_stage(stage),
+            Unit::Loop(l) => sizes.steps(l.axis) * l.stages.iter().map(of_stage).sum::<usize>(),
+            Unit::Sweep(sweep) => {
+                let once = sweep.forth.iter().chain(&sweep.between).chain(&sweep.back);
+                let again: usize = sweep.again.iter().map(|&i| sweep.forth[i].flops(sizes, segments)).sum();
+                let steps = sizes.steps(sweep.axis);
+                let repeated = steps - segments.steps(sweep.axis);
+                once.map(|unit| unit.flops(sizes, segments)).sum::<usize>() + again / steps * repeated
+            }
+        }
+    }
+}
+
+impl Work {
+    fn flops_per_row(&self) -> usize {
+        match self {
+            Work::Kernel(Kernel { tile: Some(tile), .. }) => tile.products.iter().map(|p| 2 * p.k * tile.n).sum(),
+            Work::ReduceProduct { a, b, pairs, .. } => 2 * a.len * b.len / pairs,
+            Work::MatrixRows { m, k, n, .. } => 2 * m * k * n,
+            Work::MatMul { mkn: [m, k, n], .. } => 2 * m * k * n,
+            _ => 0,
+        }
+    }
+}
