@@ -4,7 +4,7 @@
 //!
 //! `cargo bench --bench step_time -- [--json] [--threads N] [--seconds S] [--mode M] CELL,B,T,I,H ...` prints a line a
 //! size: median and minimum in milliseconds, multiply-adds a second, and their share of the machine's peak, measured in
-//! the same process by a loop of nothing but fused multiply-adds on registers; then the time of each phase, and in brackets
+//! the same process, between runs, by a loop of nothing but fused multiply-adds on registers; then the time of each phase, and in brackets
 //! the time below which this machine cannot do it, by its peak and its bandwidth. Bounds are for one thread. In training, weights are packed anew in
 //! each step, as after an update.
 
@@ -129,26 +129,30 @@ impl Size {
     }
 }
 
-/// Times of the same work again and again, sorted, for a while; five at least.
-fn repeat(seconds: f64, mut work: impl FnMut() -> Duration) -> Vec<Duration> {
+/// Times of the same work again and again, sorted, for a while, five at least; and the median of the machine's peak
+/// between them, so that both are of the same moments.
+fn repeat(seconds: f64, mut work: impl FnMut() -> Duration) -> (Vec<Duration>, f64) {
+    let kernels = Kernels::<f32>::detect();
     let end = Instant::now() + Duration::from_secs_f64(seconds);
-    let mut times = Vec::new();
+    let (mut times, mut peaks) = (Vec::new(), Vec::new());
     while Instant::now() < end || times.len() < 5 {
         times.push(work());
+        peaks.push(kernels.peak_now());
     }
     times.sort();
-    times
+    peaks.sort_by(f64::total_cmp);
+    (times, peaks[peaks.len() / 2])
 }
 
 fn main() {
     let options = Options::parse();
-    let machine = Machine { flops_per_second: Kernels::<f32>::detect().peak(), bytes_per_second: bandwidth() };
+    let bytes_per_second = bandwidth();
     for text in &options.sizes {
         let Some(size) = Size::parse(text) else {
             eprintln!("`{text}` is not CELL,B,T,I,H");
             std::process::exit(2);
         };
-        measure(&options, &size, machine);
+        measure(&options, &size, bytes_per_second);
     }
 }
 
@@ -157,7 +161,7 @@ fn bandwidth() -> f64 {
     let (from, mut into) = (vec![1.0f32; 16 << 20], vec![0.0f32; 16 << 20]);
     let copy = |_| {
         let started = Instant::now();
-        into.copy_from_slice(std::hint::black_box(&from));
+        std::hint::black_box(&mut into).copy_from_slice(std::hint::black_box(&from));
         (2 * size_of_val(&from[..])) as f64 / started.elapsed().as_secs_f64()
     };
     (0..10).map(copy).fold(0.0, f64::max)
@@ -166,13 +170,14 @@ fn bandwidth() -> f64 {
 /// What was found of one size.
 struct Found {
     times: Vec<Duration>,
+    peak: f64,
     compile: Duration,
     memory: usize,
     /// Name, measured milliseconds, and the milliseconds below which this machine cannot do it.
     phases: Vec<(String, f64, f64)>,
 }
 
-fn whole_sequences(options: &Options, size: &Size, machine: Machine) -> Found {
+fn whole_sequences(options: &Options, size: &Size, bytes_per_second: f64) -> Found {
     let started = Instant::now();
     let program = size.program(options.mode);
     let mut session = Session::<f32>::new(&program, options.threads).expect("it compiles here");
@@ -193,7 +198,7 @@ fn whole_sequences(options: &Options, size: &Size, machine: Machine) -> Found {
         session.advance();
         started.elapsed()
     };
-    let times = repeat(options.seconds, &mut run);
+    let (times, peak) = repeat(options.seconds, &mut run);
     let turns = times.len().min(20);
     session.measure();
     for _ in 0..turns {
@@ -204,12 +209,13 @@ fn whole_sequences(options: &Options, size: &Size, machine: Machine) -> Found {
     }
     let sizes = Sizes::new(size.t, size.b);
     let plan = &session.compiled().plan;
+    let machine = Machine { flops_per_second: peak, bytes_per_second };
     let phases = session.phases().into_iter().zip(plan.cost(&sizes)).map(|((name, measured), cost)| {
         assert_eq!(name, cost.name, "phases are those of the plan");
         (name, measured.as_secs_f64() * 1e3 / turns as f64, cost.bound(machine).0 * 1e3)
     });
     let (phases, memory) = (phases.collect(), plan.memory(&sizes));
-    Found { times, compile, memory, phases }
+    Found { times, peak, compile, memory, phases }
 }
 
 /// One step at a time: the time of each, from that of a few hundred together.
@@ -224,7 +230,7 @@ fn steps(options: &Options, size: &Size) -> Found {
     let x = x.as_slice().expect("dense");
     let mut y = vec![0.0; size.b * size.h];
     let turns = 500;
-    let times = repeat(options.seconds, || {
+    let (times, peak) = repeat(options.seconds, || {
         let started = Instant::now();
         for t in 0..turns {
             let row = t % size.t * size.b * size.i;
@@ -235,15 +241,15 @@ fn steps(options: &Options, size: &Size) -> Found {
         started.elapsed() / turns as u32
     });
     let memory = stream.session().memory();
-    Found { times, compile, memory, phases: Vec::new() }
+    Found { times, peak, compile, memory, phases: Vec::new() }
 }
 
-fn measure(options: &Options, size: &Size, machine: Machine) {
+fn measure(options: &Options, size: &Size, bytes_per_second: f64) {
     let found = match options.mode {
         Mode::Stream => steps(options, size),
-        _ => whole_sequences(options, size, machine),
+        _ => whole_sequences(options, size, bytes_per_second),
     };
-    let peak = machine.flops_per_second;
+    let peak = found.peak;
     let times = &found.times;
     let (median, min) = (times[times.len() / 2].as_secs_f64(), times[0].as_secs_f64());
     let gflops = size.flops(options.mode) / median / 1e9;

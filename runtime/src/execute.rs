@@ -12,10 +12,8 @@
 
 mod sweep;
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::UnsafeCell;
 use std::ops::Range;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +24,7 @@ use retrograd_compiler::plan::{
     ARENA_SLACK, Access, At, BufferId, Domain, Loop, Port, Rows, Segments, Span, Stage, Unit, Work,
 };
 
+use crate::arena::Region;
 use crate::float::Float;
 use crate::gemm::{self, GemmCall, Kernels, PackB, Segment};
 use crate::team::Team;
@@ -36,42 +35,9 @@ use sweep::Window;
 /// Rows of the whole sequence that a member takes at a time, so that what a stage reads stays in cache for it.
 const CHUNK: usize = 240;
 
-/// Memory of a slot: zeroed, and aligned to a cache line.
-struct Memory {
-    allocation: NonNull<u8>,
-    layout: Layout,
-    bytes: usize,
-}
-
-const LINE: usize = 64;
-
-impl Memory {
-    fn new(bytes: usize) -> Memory {
-        let bytes = bytes + ARENA_SLACK;
-        // Room to align by hand: asked for more than the allocator's own alignment, it would write the zeros itself
-        // instead of taking fresh pages from the system, and memory that is never used would cost time.
-        let layout = Layout::from_size_align(bytes + LINE, 16).expect("a slot fits the address space");
-        // SAFETY: the layout has a size above zero.
-        let allocation = NonNull::new(unsafe { alloc_zeroed(layout) });
-        Memory { allocation: allocation.unwrap_or_else(|| handle_alloc_error(layout)), layout, bytes }
-    }
-
-    fn address(&self) -> *mut u8 {
-        let start = self.allocation.as_ptr();
-        start.wrapping_add(start.align_offset(LINE))
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: allocated by `new` with this layout, and freed once.
-        unsafe { dealloc(self.allocation.as_ptr(), self.layout) };
-    }
-}
-
 /// What each member of the team has for itself.
 struct Own<E> {
-    scratch: Memory,
+    scratch: Region,
     product: Vec<E>,
 }
 
@@ -89,7 +55,7 @@ struct Bound {
 /// A compiled program with its memory.
 pub struct Executor<E: Float> {
     compiled: Arc<Compiled>,
-    memory: Vec<Memory>,
+    memory: Vec<Region>,
     sizes: Option<Sizes>,
     /// Lengths of segments at these sizes.
     segments: Segments,
@@ -116,12 +82,12 @@ impl<E: Float> Executor<E> {
         assert_eq!(compiled.precision, E::PRECISION, "a program runs in the precision it was compiled for");
         let scratch = (0..compiled.kernels.len()).map(|i| compiled.kernels.info(i).scratch).max().unwrap_or(0);
         let own = (0..threads.max(1))
-            .map(|_| UnsafeCell::new(Own { scratch: Memory::new(scratch), product: Vec::new() }))
+            .map(|member| UnsafeCell::new(Own { scratch: Region::new(scratch, member), product: Vec::new() }))
             .collect();
         let plan = &compiled.plan;
         let updates_parameters = plan.updates.iter().any(|(_, _, p)| *p) || plan.writes_parameters();
         let mut this = Executor {
-            memory: compiled.plan.slots.iter().map(|_| Memory::new(0)).collect(),
+            memory: compiled.plan.slots.iter().map(|_| Region::new(0, 0)).collect(),
             segments: compiled.plan.segments(&Sizes::new(1, 1)),
             compiled,
             sizes: None,
@@ -151,7 +117,7 @@ impl<E: Float> Executor<E> {
 
     /// Bytes of memory held for values.
     pub fn memory(&self) -> usize {
-        self.memory.iter().map(|m| m.bytes).sum()
+        self.memory.iter().map(Region::bytes).sum()
     }
 
     /// Makes ready for runs of these sizes. Values per sample or step are lost if sizes change; shared ones stay.
@@ -161,13 +127,13 @@ impl<E: Float> Executor<E> {
         }
         let plan = &self.compiled.plan;
         self.segments = plan.segments(sizes);
-        for (memory, slot) in self.memory.iter_mut().zip(&plan.slots) {
+        for (number, (memory, slot)) in self.memory.iter_mut().zip(&plan.slots).enumerate() {
             let bytes = slot.row_bytes * slot.rows.count(sizes, &self.segments);
-            if memory.bytes != bytes + ARENA_SLACK {
-                *memory = Memory::new(bytes);
+            if memory.bytes() != bytes + ARENA_SLACK {
+                *memory = Region::new(bytes, number);
             }
         }
-        let addresses: Vec<*mut u8> = self.memory.iter().map(Memory::address).collect();
+        let addresses: Vec<*mut u8> = self.memory.iter().map(Region::address).collect();
         self.buffers = plan.buffers.iter().map(|b| addresses[b.slot]).collect();
         self.sizes = Some(sizes.clone());
         let run = self.run_state(None);

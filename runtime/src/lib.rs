@@ -7,12 +7,13 @@
 //! - [`decode`]: writing with what was trained, symbol after symbol: greedily, or by beam search;
 //! - [`session`]: any compiled program, in 32 or 64 bits; values go in by name as a [`feed`] and come out by name;
 //! - [`checkpoint`]: what is kept to go on later, in one safetensors file of [`tensor`]s; [`init`]: how parameters start;
-//! - [`execute`]: a plan bound to memory, stage after stage; [`team`]: its threads;
+//! - [`execute`]: a plan bound to memory (`arena`), stage after stage; [`team`]: its threads;
 //! - [`gemm`] and [`vmath`]: the routines that generated code calls, for each instruction set; [`float`] hands their
 //!   addresses to the compiler, which knows nothing else of this crate.
 //!
 //! What a user can do wrong is in [`error`]. A run gives the same bits on any number of threads.
 
+mod arena;
 pub mod execute;
 pub mod float;
 pub mod gemm;

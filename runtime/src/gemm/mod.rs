@@ -252,14 +252,16 @@ impl<E: Element> Kernels<E> {
     /// assert!(Kernels::<f32>::detect().peak() > 1e8);
     /// ```
     pub fn peak(&self) -> f64 {
+        (0..500).map(|_| self.peak_now()).fold(0.0, f64::max)
+    }
+
+    /// One try of [`peak`](Kernels::peak), of some 40 µs: what the machine gives at this moment.
+    pub fn peak_now(&self) -> f64 {
         let rounds = 20_000;
-        let rate = |_| {
-            let started = Instant::now();
-            // SAFETY: kernels are handed out for machines that can run them.
-            std::hint::black_box(unsafe { (self.rounds)(rounds) });
-            (2 * PEAK_SUMS * self.lanes * rounds) as f64 / started.elapsed().as_secs_f64()
-        };
-        (0..500).map(rate).fold(0.0, f64::max)
+        let started = Instant::now();
+        // SAFETY: kernels are handed out for machines that can run them.
+        std::hint::black_box(unsafe { (self.rounds)(rounds) });
+        (2 * PEAK_SUMS * self.lanes * rounds) as f64 / started.elapsed().as_secs_f64()
     }
 
     /// `C = A·B` on one thread: A row-major `[m, k]`, B packed in panels of [`nr`](Kernels::nr) columns, C in panels of
