@@ -2,7 +2,7 @@
 //!
 //! The engines are the interpreter (which is the truth), the hoisted program interpreted, machine code in 64 bits on
 //! one thread and on more, and with checkpoints (which must agree bit by bit), machine code in 32 bits, and the program unrolled over its
-//! steps, interpreted and as machine code. A sample alone must have the bits it has in a batch, and a run must not
+//! steps, interpreted and as machine code, before it is differentiated or after. A sample alone must have the bits it has in a batch, and a run must not
 //! depend on runs before it. See `check` for how close numbers must be.
 
 mod check;

@@ -230,8 +230,29 @@ pub fn check(program: &Program, sizes: &[Sizes], effort: Effort) -> Found {
     if program.objective.is_some() {
         let joint = program.backward().map_err(|e| e.to_string())?;
         check_engines(&joint, sizes, effort).map_err(|e| format!("`{}`, joint: {e}", program.name))?;
+        check_order(program, &joint, sizes, effort).map_err(|e| format!("`{}`: {e}", program.name))?;
     }
     Ok(())
+}
+
+/// The gradient of a program written out is that of the loop: it does not matter which comes first, the derivative or
+/// the writing out.
+fn check_order(program: &Program, joint: &Program, all_sizes: &[Sizes], effort: Effort) -> Found {
+    let axis = Axis(0);
+    let Some(sizes) = all_sizes.iter().find(|s| (2..=effort.unroll).contains(&s.steps(axis))) else { return Ok(()) };
+    if program.time_axes().iter().any(|&a| a != axis) {
+        return Ok(());
+    }
+    let flat = unroll(program, axis, sizes.steps(axis)).map_err(|e| e.to_string())?;
+    let flat = flat.backward().map_err(|e| e.to_string())?;
+    let values = values(program, sizes, 7);
+    let gradients = |mut all: Numbers| {
+        all.retain(|name, _| name.starts_with("d."));
+        all
+    };
+    let truth = gradients(truth(joint, &values, sizes));
+    let given = gradients(Jit::<f64>::new(&flat, 1)?.run(&unrolled_values(&values, sizes), sizes)?);
+    agree("written out, then differentiated", &given, &truth, F64)
 }
 
 /// One program as it is.

@@ -26,7 +26,7 @@ pub use memory::CompiledKernels;
 
 use crate::error::CodegenError;
 use crate::ir::op::Unary;
-use crate::plan::{Kernel, Plan, Work};
+use crate::plan::{Kernel, KernelOp, Plan, Target, Work};
 
 /// Float width of a compiled program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -170,7 +170,66 @@ fn define(
     Ok((id, info))
 }
 
+/// Instructions of each kernel of a plan, in order, as code for one particular machine: x86-64 with AVX2 and FMA. They
+/// are the same wherever and however often they are counted, so a change to what is generated shows in a review, where
+/// a clock would show nothing. The plan is for a panel of 16 floats of 4 bytes.
+///
+/// ```
+/// use retrograd_compiler::{codegen, ir::Program, pipeline, plan};
+/// let tanh = Program::record("tanh", |p| p.output("y", p.input("x", 64).square() + 1.0))?;
+/// let plan = plan::plan(&pipeline::lower(&tanh), codegen::COUNTED, None);
+/// # if cfg!(target_arch = "x86_64") {
+/// assert!((10..200).contains(&codegen::count_instructions(&plan)?[0]));
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// If this build of the compiler cannot generate code for x86-64.
+pub fn count_instructions(plan: &Plan) -> Result<Vec<usize>, CodegenError> {
+    assert_eq!(plan.target, COUNTED, "a plan for the machine that is counted for");
+    let failed = |e: &dyn std::fmt::Display| CodegenError::Machine(e.to_string());
+    let mut machine = cranelift_codegen::isa::lookup_by_name("x86_64-unknown-linux-gnu").map_err(|e| failed(&e))?;
+    for feature in ["sse3", "ssse3", "sse41", "sse42", "popcnt", "avx", "avx2", "fma", "bmi1", "bmi2", "lzcnt"] {
+        machine.enable(&format!("has_{feature}")).map_err(|e| failed(&e))?;
+    }
+    let isa = machine.finish(flags()?).map_err(|e| failed(&e))?;
+    let mut builder_context = FunctionBuilderContext::new();
+    let kernels = plan.stages().filter_map(|(s, _)| match &s.work {
+        Work::Kernel(k) => Some(k),
+        _ => None,
+    });
+    let count = |kernel: &Kernel| {
+        let mut context = Context::new();
+        context.func.signature = Signature::new(isa.default_call_conv());
+        context.func.signature.params = vec![AbiParam::new(types::I64); 7];
+        let config = isa.frontend_config();
+        // Nothing is called: any address will do.
+        let routine = |op: &KernelOp| match op {
+            KernelOp::Unary(u) if op.is_routine() => Some((*u, 0)),
+            _ => None,
+        };
+        let unary = kernel.nodes.iter().filter_map(|node| routine(&node.op)).collect();
+        let table = KernelTable { panel: COUNTED.panel, gemm: 0, unary, pow: 0 };
+        emit::kernel(&mut context.func, &mut builder_context, config, kernel, Precision::F32, &table, true);
+        context.set_disasm(true);
+        let code =
+            context.compile(&*isa, &mut Default::default()).map_err(|e| CodegenError::Module(format!("{e:?}")))?;
+        let text = code.vcode.as_deref().unwrap_or_default();
+        Ok(text.lines().filter(|line| line.starts_with("  ")).count())
+    };
+    kernels.map(count).collect()
+}
+
+/// The machine that [`count_instructions`] counts for.
+pub const COUNTED: Target = Target { panel: 16, float_size: 4 };
+
 fn isa() -> Result<OwnedTargetIsa, CodegenError> {
+    let machine = cranelift_native::builder().map_err(|e| CodegenError::Machine(e.to_string()))?;
+    machine.finish(flags()?).map_err(|e| CodegenError::Machine(e.to_string()))
+}
+
+fn flags() -> Result<settings::Flags, CodegenError> {
     let mut flags = settings::builder();
     let verifier = if cfg!(debug_assertions) { "true" } else { "false" };
     for (name, value) in [
@@ -182,10 +241,7 @@ fn isa() -> Result<OwnedTargetIsa, CodegenError> {
     ] {
         flags.set(name, value).map_err(|e| CodegenError::Machine(e.to_string()))?;
     }
-    cranelift_native::builder()
-        .map_err(|e| CodegenError::Machine(e.to_string()))?
-        .finish(settings::Flags::new(flags))
-        .map_err(|e| CodegenError::Machine(e.to_string()))
+    Ok(settings::Flags::new(flags))
 }
 
 /// Whether `fma` is one instruction; otherwise it would be a call for each lane.
