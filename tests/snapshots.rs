@@ -114,11 +114,13 @@ fn check_drawings(plan: &Plan) {
     }
 }
 
-/// Who reads what which has written: within the loop dashed from the step before.
+/// Who reads what which has written: within the loop dashed from the step before, and with checkpoints from one way of a
+/// sweep to the other.
 #[test]
 fn drawing_of_a_plan() {
     let joint = many_to_many("rnn", cells::rnn).backward().expect("it has an objective");
     insta::assert_snapshot!("rnn.plan_dot", joint.plan().to_dot());
+    insta::assert_snapshot!("rnn.checkpointed_dot", joint.checkpointed_plan(Checkpointing::Sqrt).to_dot());
 }
 
 #[test]

@@ -149,7 +149,9 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
 /// A file of CLIF and one of machine code for each kernel, numbered in the order in which they run.
 pub fn write_kernels(directory: &Path, kernels: &[KernelText]) -> Result<()> {
     for (i, kernel) in kernels.iter().enumerate() {
-        let name = kernel.name.replace(|c: char| !c.is_alphanumeric() && !"._-".contains(c), "_");
+        let plain = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' };
+        // File systems limit names, and a kernel may have many results.
+        let name: String = kernel.name.chars().map(plain).take(60).collect();
         let file = directory.join(format!("{:02}_{name}", i + 1));
         write(&file.with_added_extension("clif"), &kernel.clif)?;
         write(&file.with_added_extension("asm"), &kernel.disassembly)?;

@@ -40,7 +40,7 @@ impl Plan {
     /// assert!(dot.contains(r#"label="loop cell over T\l""#));
     /// assert!(dot.contains(r#""input x" -> "stage 2";"#));
     /// assert!(dot.contains(r#""stage 2" -> "stage 2" [style=dashed, constraint=false];"#));
-    /// # Ok::<(), Card<dyn std::error::Error>>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn to_dot(&self) -> String {
         let chart = Chart::of(self);
@@ -63,7 +63,7 @@ impl Plan {
     /// let program = Program::record("line", |p| p.output("y", p.affine("line", p.input("x", 3), 2)))?;
     /// let svg = program.plan().to_svg();
     /// assert!(svg.starts_with("<svg") && svg.contains(">p0 = x · line.w.packed ; [3, 2]</text>"));
-    /// # Ok::<(), Card<dyn std::error::Error>>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn to_svg(&self) -> String {
         let chart = Chart::of(self);

@@ -66,7 +66,7 @@ impl Target {
 
     /// Elements from one row of `n` to the next.
     ///
-    /// Tiles go down the rows, a few features wide. Rows a multiple of [`ALIASING`] bytes apart would meet in a few sets
+    /// Tiles go down the rows, a few features wide. Rows a multiple of `ALIASING` bytes apart would meet in a few sets
     /// of the first-level cache and push each other out: those get one pad more (1 to 4 % of a training step at 128
     /// to 256 units, measured).
     pub fn stride(&self, n: usize) -> usize {
