@@ -50,6 +50,77 @@ fn check(recorded: &Program) {
     ] {
         insta::assert_snapshot!(format!("{}.{stage}", recorded.name), text);
     }
+    check_drawings(&joint.plan());
+    check_drawings(&joint.checkpointed_plan(Checkpointing::Every(3)));
+}
+
+/// The lines of a plan's text that stand for stages, loops and sweeps, sorted.
+fn lines_of(plan: &Plan) -> Vec<String> {
+    let text = plan.to_string();
+    let (stages, _) = text.split_once("\n  memory {").expect("memory comes last");
+    let lines = stages.lines().skip(1).map(str::trim).filter(|line| *line != "}" && !line.starts_with("update "));
+    let mut lines: Vec<String> = lines.map(|line| line.split(" {").next().unwrap_or(line).to_string()).collect();
+    lines.sort();
+    lines
+}
+
+/// Both drawings of a plan show every line of its text once. The SVG is well formed, and the edges of the DOT join
+/// boxes that are there.
+fn check_drawings(plan: &Plan) {
+    let (svg, dot, name) = (plan.to_svg(), plan.to_dot(), &plan.name);
+    assert_eq!(svg, plan.clone().to_svg(), "{name}");
+    assert!(!svg.contains("NaN") && !svg.contains("inf"), "{name}: boxes have places");
+
+    let inner = svg.strip_prefix("<svg ").and_then(|s| s.strip_suffix("</svg>\n")).expect("one element");
+    let (mut depth, mut shown) = (0, Vec::new());
+    for line in inner.lines().skip(1) {
+        let quotes = line.split('>').next().unwrap_or(line).matches('"').count();
+        assert_eq!(quotes % 2, 0, "{name}: {line}");
+        match line.split([' ', '>']).next() {
+            Some("<g") => depth += 1,
+            Some("</g") => depth -= 1,
+            Some("<rect" | "<path") => assert!(line.ends_with("/>"), "{name}: {line}"),
+            Some("<text") => {
+                let text = line.split_once('>').and_then(|(_, s)| s.strip_suffix("</text>")).expect("text is closed");
+                assert!(!text.contains(['<', '>']), "{name}: {line}");
+                for entity in text.split('&').skip(1) {
+                    assert!(["amp;", "lt;", "gt;"].iter().any(|e| entity.starts_with(e)), "{name}: {line}");
+                }
+                shown.push(text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"));
+            }
+            _ => panic!("{name}: {line}"),
+        }
+        assert!(depth >= 0, "{name}: frames close after they open");
+    }
+    assert_eq!(depth, 0, "{name}: frames close");
+
+    let boxes: Vec<&str> = dot.lines().filter(|l| l.contains(" [label=")).collect();
+    let ids: Vec<&str> = boxes.iter().filter_map(|l| Some(l.split_once(" [label=")?.0.trim())).collect();
+    for edge in dot.lines().filter(|l| l.contains(" -> ") && !l.contains("label=")) {
+        let (from, to) = edge.trim().trim_end_matches(';').split_once(" -> ").expect("an edge");
+        let to = to.split(" [").next().expect("a box");
+        assert!(ids.contains(&from) && ids.contains(&to), "{name}: {edge}");
+    }
+
+    let in_dot = dot.lines().filter(|l| l.contains("label=")).flat_map(|l| l.split('"')).filter(|s| s.ends_with("\\l"));
+    let mut in_dot: Vec<&str> = in_dot.flat_map(|label| label.split_terminator("\\l")).collect();
+    in_dot.sort_unstable();
+    let lines = lines_of(plan);
+    assert_eq!(in_dot, lines, "{name}");
+    // The SVG has the texts of ports as well.
+    for line in &lines {
+        let count = |texts: &[String]| texts.iter().filter(|text| *text == line).count();
+        assert_eq!(count(&shown), count(&lines), "{name}: {line}");
+    }
+}
+
+/// Who reads what which has written: within the loop dashed from the step before, and with checkpoints from one way of a
+/// sweep to the other.
+#[test]
+fn drawing_of_a_plan() {
+    let joint = many_to_many("rnn", cells::rnn).backward().expect("it has an objective");
+    insta::assert_snapshot!("rnn.plan_dot", joint.plan().to_dot());
+    insta::assert_snapshot!("rnn.checkpointed_dot", joint.checkpointed_plan(Checkpointing::Sqrt).to_dot());
 }
 
 #[test]

@@ -1,15 +1,22 @@
-//! What examples have in common that look into cells: the library's cells by name, the machine's peak, diagrams.
+//! What examples have in common that look into cells: the library's cells by name, the machine's speed, diagrams.
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
 use clap::ValueEnum;
+use ndarray::ArrayD;
+use rand::{Rng, RngExt};
 use retrograd::cells;
+use retrograd::compiler::ir::{Extent, Input};
+use retrograd::compiler::plan::{Machine, Phase};
 use retrograd::prelude::*;
 use retrograd::runtime::gemm::Kernels;
 use retrograd::runtime::session::Session;
+use retrograd::runtime::stages::KernelText;
+use serde_json::{Value, json};
 
 use super::course::Clock;
 use super::{Line, Progress, Result};
@@ -22,53 +29,77 @@ pub type CellFn = for<'r> fn(&Step<'r>, Expr<'r>, usize) -> Expr<'r>;
 pub enum Cell {
     Rnn,
     RnnSplit,
+    RnnUvw,
+    ConditionedRnn,
+    IndRnn,
     Lstm,
     PeepholeLstm,
     LayerNormLstm,
+    /// As many features as units, from twice as many units
+    ProjectedLstm,
+    MinLstm,
     Gru,
+    GruResetAfter,
     Mgu,
     MinGru,
+    /// An LSTM that looks at 9 places of each sample
+    DotAttention,
+    /// A GRU that looks at 9 places of each sample
+    AdditiveAttention,
 }
 
 impl Cell {
-    /// Its step.
-    pub fn step(self) -> CellFn {
+    /// What it is told about each sample, if it is: the input's name, and its shape.
+    pub fn told(self, units: usize) -> Option<(&'static str, Vec<usize>)> {
         match self {
-            Cell::Rnn => cells::rnn,
-            Cell::RnnSplit => cells::rnn_split,
-            Cell::Lstm => cells::lstm,
-            Cell::PeepholeLstm => cells::peephole_lstm,
-            Cell::LayerNormLstm => cells::layer_norm_lstm,
-            Cell::Gru => cells::gru,
-            Cell::Mgu => cells::mgu,
-            Cell::MinGru => cells::min_gru,
+            Cell::ConditionedRnn => Some(("about", vec![units])),
+            Cell::DotAttention | Cell::AdditiveAttention => Some(("places", vec![9, units])),
+            _ => None,
+        }
+    }
+
+    /// Its step, given what it is [told](Cell::told): so many features, which take part in its state.
+    pub fn step<'r>(self, s: &Step<'r>, x: Expr<'r>, told: Option<Expr<'r>>, units: usize) -> Expr<'r> {
+        let told = || told.expect("the cell is given what it is told");
+        match self {
+            Cell::Rnn => cells::rnn(s, x, units),
+            Cell::RnnSplit => cells::rnn_split(s, x, units),
+            // The logits of its readout, so that all of its weights learn.
+            Cell::RnnUvw => cells::rnn_uvw(s, x, units, units).1,
+            Cell::ConditionedRnn => cells::conditioned_rnn(s, x, told(), units),
+            Cell::IndRnn => cells::ind_rnn(s, x, units),
+            Cell::Lstm => cells::lstm(s, x, units),
+            Cell::PeepholeLstm => cells::peephole_lstm(s, x, units),
+            Cell::LayerNormLstm => cells::layer_norm_lstm(s, x, units),
+            Cell::ProjectedLstm => cells::projected_lstm(s, x, 2 * units, units),
+            Cell::MinLstm => cells::min_lstm(s, x, units),
+            Cell::Gru => cells::gru(s, x, units),
+            Cell::GruResetAfter => cells::gru_reset_after(s, x, units),
+            Cell::Mgu => cells::mgu(s, x, units),
+            Cell::MinGru => cells::min_gru(s, x, units),
+            Cell::DotAttention => cells::dot_attention_decoder(s, x, told(), units).0,
+            Cell::AdditiveAttention => cells::additive_attention_decoder(s, x, told(), units).0,
         }
     }
 }
 
-/// Multiply-adds a second, times two, of products in the first cache on so many threads at once: within a few percent
-/// of what registers allow.
-pub fn peak(threads: usize) -> f64 {
-    let kernels = Kernels::<f32>::detect();
-    let (m, k, n, turns) = (48, 64, 4 * kernels.nr, 20);
-    let one = || {
-        let (a, b, mut c) = (vec![0.5; m * k], vec![0.25; k * n], vec![0.0; m * n]);
+/// Bytes a second of a copy that no cache holds.
+fn bandwidth() -> f64 {
+    let (from, mut into) = (vec![1.0f32; 16 << 20], vec![0.0f32; 16 << 20]);
+    let copy = |_| {
         let begun = Instant::now();
-        (0..turns).for_each(|_| kernels.product(&a, &b, &mut c, m, k, n));
-        (2 * m * k * n * turns) as f64 / begun.elapsed().as_secs_f64()
+        std::hint::black_box(&mut into).copy_from_slice(std::hint::black_box(&from));
+        (2 * size_of_val(&from[..])) as f64 / begun.elapsed().as_secs_f64()
     };
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(one)).collect();
-        one() + others.into_iter().map(|other| other.join().expect("products do not panic")).sum::<f64>()
-    })
+    (0..5).map(copy).fold(0.0, f64::max)
 }
 
 /// How fast a program runs.
 pub struct Speed {
     /// Seconds of a run: the median, and the best.
     pub seconds: [f64; 2],
-    /// The highest peak that was seen meanwhile.
-    pub peak: f64,
+    /// The most that the machine gave meanwhile: multiply-adds in registers on so many threads, and copies on one.
+    pub machine: Machine,
     /// GFLOP/s of each run.
     pub runs: Vec<(f64, f64)>,
 }
@@ -76,9 +107,11 @@ pub struct Speed {
 /// Runs a program of so many flops on the inputs that are there, with weights as after an update, until the clock is at
 /// its end. Peak and program take turns, so that whatever else the machine does slows both.
 pub fn measure(session: &mut Session<f32>, flops: f64, threads: usize, clock: &Clock) -> Speed {
-    let (progress, mut times, mut runs, mut highest) = (Progress::start(), Vec::new(), Vec::new(), 0.0f64);
+    let (progress, mut times, mut runs) = (Progress::start(), Vec::new(), Vec::new());
+    let kernels = Kernels::<f32>::detect();
+    let mut peak = kernels.peak();
     while clock.part(times.len()) < 1.0 || times.is_empty() {
-        highest = highest.max(peak(threads));
+        peak = peak.max(kernels.peak_now());
         session.touch_parameters();
         let begun = Instant::now();
         session.advance();
@@ -88,7 +121,57 @@ pub fn measure(session: &mut Session<f32>, flops: f64, threads: usize, clock: &C
         progress.show(clock.part(times.len()), &format!("{:.1} GFLOP/s", flops / seconds / 1e9));
     }
     times.sort_by(f64::total_cmp);
-    Speed { seconds: [times[times.len() / 2], times[0]], peak: highest, runs }
+    let machine = Machine { flops_per_second: threads as f64 * peak, bytes_per_second: bandwidth() };
+    Speed { seconds: [times[times.len() / 2], times[0]], machine, runs }
+}
+
+/// A table of phases with the time below which a machine cannot do each, and what keeps it from less. Gives the seconds
+/// of all of them, and the same as JSON.
+pub fn show_cost(phases: &[Phase], machine: Machine, out: &mut dyn Write) -> Result<(f64, Vec<Value>)> {
+    let (mut least, mut rows) = (0.0, Vec::new());
+    writeln!(out, "{:>20} {:>14} {:>12} {:>10}  bound by", "phase", "flops", "bytes moved", "ms, least")?;
+    for phase in phases {
+        let (seconds, bound) = phase.bound(machine);
+        let (Phase { name, flops, bytes }, ms, bound) = (phase, 1e3 * seconds, format!("{bound:?}").to_lowercase());
+        writeln!(out, "{name:>20} {flops:>14} {bytes:>12} {ms:>10.4}  {bound}")?;
+        rows.push(json!({ "phase": name, "flops": flops, "bytes": bytes, "least_ms": ms, "bound": bound }));
+        least += seconds;
+    }
+    Ok((least, rows))
+}
+
+/// Writes a text, in a directory that is made if need be.
+pub fn write(path: &Path, text: &str) -> Result<()> {
+    super::make_directory_of(path)?;
+    Ok(fs::write(path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))?)
+}
+
+/// A file of CLIF and one of machine code for each kernel, numbered in the order in which they run.
+pub fn write_kernels(directory: &Path, kernels: &[KernelText]) -> Result<()> {
+    for (i, kernel) in kernels.iter().enumerate() {
+        let plain = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' };
+        // File systems limit names, and a kernel may have many results.
+        let name: String = kernel.name.chars().map(plain).take(60).collect();
+        let file = directory.join(format!("{:02}_{name}", i + 1));
+        write(&file.with_added_extension("clif"), &kernel.clif)?;
+        write(&file.with_added_extension("asm"), &kernel.disassembly)?;
+    }
+    Ok(())
+}
+
+/// A value from −1 to 1 for each element of each input: all of them are floats.
+pub fn inputs(program: &Program, sizes: &Sizes, random: &mut impl Rng) -> Vec<(String, ArrayD<f32>)> {
+    let value = |input: &Input| {
+        let ty = program.ty(input.value);
+        let mut shape = match ty.extent {
+            Extent::Shared => vec![],
+            Extent::Batch => vec![sizes.batch],
+            Extent::Time(axis) => vec![sizes.steps(axis), sizes.batch],
+        };
+        shape.extend(&ty.shape.0);
+        (input.name.clone(), ArrayD::from_shape_simple_fn(shape, || random.random_range(-1.0..1.0)))
+    };
+    program.inputs.iter().map(value).collect()
 }
 
 /// Lines by name.

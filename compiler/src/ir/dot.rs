@@ -24,13 +24,12 @@ impl Program {
 /// Like printing, it asks only that values belong to their graphs.
 pub fn dot(program: &Program) -> String {
     let (graph, names) = (&program.graph, Names::of_program(program));
-    let mut drawing = Drawing { text: format!("digraph {} {{\n", quote(&program.name)) };
-    drawing.line(1, "rankdir=TB; node [shape=box, fontname=\"monospace\"]; edge [fontname=\"monospace\"];");
+    let mut drawing = Drawing::new(&program.name);
     for input in &program.inputs {
-        drawing.leaf(1, "", &names, input.value, "shape=cds, style=filled, fillcolor=lightblue");
+        drawing.leaf(1, "", &names, input.value, INPUT);
     }
     for parameter in &program.parameters {
-        drawing.leaf(1, "", &names, parameter.value, "shape=ellipse, style=filled, fillcolor=lightyellow");
+        drawing.leaf(1, "", &names, parameter.value, PARAMETER);
     }
     for v in names.statements() {
         if let Op::Scan(scan) = graph.op(v) {
@@ -56,15 +55,35 @@ pub fn dot(program: &Program) -> String {
     for update in &program.updates {
         drawing.root(&names, &format!("update {}", names.label(update.target)), update.value);
     }
-    drawing.text + "}\n"
+    drawing.end()
 }
 
-struct Drawing {
+/// How boxes look: what comes in, what is learnt, and what goes out; and edges from one step to the next.
+pub(crate) const INPUT: &str = "shape=cds, style=filled, fillcolor=lightblue";
+pub(crate) const PARAMETER: &str = "shape=ellipse, style=filled, fillcolor=lightyellow";
+pub(crate) const OUTPUT: &str = "shape=house, style=filled, fillcolor=lightgreen";
+pub(crate) const TO_NEXT_STEP: &str = " [style=dashed, constraint=false]";
+
+/// A text in DOT, line by line.
+pub(crate) struct Drawing {
     text: String,
 }
 
 impl Drawing {
-    fn line(&mut self, depth: usize, line: &str) {
+    /// A graph of this name, with nothing in it.
+    pub fn new(name: &str) -> Drawing {
+        let mut drawing = Drawing { text: String::new() };
+        drawing.line(0, &format!("digraph {} {{", quote(name)));
+        drawing.line(1, "rankdir=TB; node [shape=box, fontname=\"monospace\"]; edge [fontname=\"monospace\"];");
+        drawing
+    }
+
+    /// The whole text.
+    pub fn end(self) -> String {
+        self.text + "}\n"
+    }
+
+    pub fn line(&mut self, depth: usize, line: &str) {
         writeln!(self.text, "{:1$}{line}", "", 2 * depth).expect("a String takes all that is written");
     }
 
@@ -89,7 +108,7 @@ impl Drawing {
 
     fn root(&mut self, names: &Names, text: &str, v: Value) {
         let label = quote(&format!("{text} = {}", names.label(v)));
-        self.line(1, &format!("{} [label={label}, shape=house, style=filled, fillcolor=lightgreen];", quote(text)));
+        self.line(1, &format!("{} [label={label}, {OUTPUT}];", quote(text)));
         self.edge(1, &node(names.graph(), names, "", v), &quote(text), "");
     }
 
@@ -116,7 +135,7 @@ impl Drawing {
         }
         for carry in &scan.carries {
             let (next, state) = (node(body, &names, &scope, carry.next), id(&scope, &names.label(carry.value)));
-            self.edge(2, &next, &state, " [style=dashed, constraint=false]");
+            self.edge(2, &next, &state, TO_NEXT_STEP);
         }
         self.line(1, "}");
         for (i, (&operand, &leaf)) in outer.graph().operands(v).iter().zip(&leaves).enumerate() {
@@ -156,6 +175,16 @@ fn id(scope: &str, label: &str) -> String {
 }
 
 /// A string of DOT. A new line stays one: everything else that DOT would take as its own is escaped.
-fn quote(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+pub(crate) fn quote(text: &str) -> String {
+    format!("\"{}\"", escape(text).replace('\n', "\\n"))
+}
+
+/// A string of DOT with lines that begin at the left.
+pub(crate) fn quote_lines(lines: &[String]) -> String {
+    let lines: String = lines.iter().map(|line| escape(line) + "\\l").collect();
+    format!("\"{lines}\"")
+}
+
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"")
 }

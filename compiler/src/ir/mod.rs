@@ -8,6 +8,7 @@ pub mod bounds;
 pub mod dot;
 pub mod dual;
 pub mod graph;
+pub(crate) mod layout;
 pub mod op;
 pub mod ops;
 pub mod parse;

@@ -30,6 +30,7 @@
 mod build;
 mod checkpointing;
 mod cost;
+mod draw;
 mod group;
 mod kernel;
 mod memory;

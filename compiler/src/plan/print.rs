@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::{
-    Access, At, Checkpointing, Domain, Kernel, KernelNode, KernelOp, Plan, Read, Rows, Source, Span, Stage, Unit, Work,
+    Access, At, Checkpointing, Domain, Kernel, KernelNode, KernelOp, Loop, Plan, Read, Rows, Source, Span, Stage,
+    Sweep, Unit, Work,
 };
 use crate::ir::types::Axis;
 
@@ -41,19 +42,15 @@ fn segment(axis: Axis) -> &'static str {
 }
 
 impl Plan {
-    fn unit(&self, f: &mut fmt::Formatter, unit: &Unit, indent: &str, swept: Option<Axis>) -> fmt::Result {
+    fn unit(&self, f: &mut dyn fmt::Write, unit: &Unit, indent: &str, swept: Option<Axis>) -> fmt::Result {
         let deeper = format!("{indent}  ");
         match unit {
             Unit::Stage(stage) => self.stage(f, stage, indent, swept),
             Unit::Loop(l) => {
-                let way = if l.reverse { " reverse" } else { "" };
-                let over = if swept.is_some() { segment(l.axis) } else { l.axis.letter() };
                 let whole = if self.checkpointing.is_some() && swept.is_none() { " ; no checkpoints" } else { "" };
-                writeln!(f, "{indent}loop {} over {over}{way} {{{whole}", l.name)?;
-                let name = |buffer| self.name(&Access { buffer, at: At::Shared });
-                for state in &l.states {
-                    let Some(kept) = state.checkpoints else { continue };
-                    writeln!(f, "{deeper}checkpoints {} of {}", name(kept), name(state.begin.buffer))?;
+                writeln!(f, "{indent}{} {{{whole}", l.head(swept))?;
+                for line in self.checkpoints(l) {
+                    writeln!(f, "{deeper}{line}")?;
                 }
                 for stage in &l.stages {
                     self.stage(f, stage, &deeper, None)?;
@@ -61,43 +58,56 @@ impl Plan {
                 writeln!(f, "{indent}}}")
             }
             Unit::Sweep(sweep) => {
-                let (axis, k) = (sweep.axis, segment(sweep.axis));
-                let length = match self.checkpointing {
-                    Some(Checkpointing::Every(n)) => format!("{k} = {n}"),
-                    Some(Checkpointing::Sqrt) => format!("{k} = ⌈√{}⌉", axis.letter()),
-                    Some(Checkpointing::Fit(bytes)) => format!("{k} as large as fits {bytes} bytes"),
-                    None => unreachable!("there are sweeps with checkpoints only"),
-                };
-                let (first, second) = if sweep.reverse { (" reverse", "") } else { ("", " reverse") };
-                writeln!(f, "{indent}sweep {} in segments of {length} {{", axis.letter())?;
-                writeln!(f, "{deeper}forth{first} {{")?;
+                writeln!(f, "{indent}{} {{", self.head_of(sweep))?;
+                let [forth, back] = sweep.ways();
+                writeln!(f, "{deeper}{forth} {{")?;
                 let inner = format!("{deeper}  ");
                 for unit in &sweep.forth {
-                    self.unit(f, unit, &inner, Some(axis))?;
+                    self.unit(f, unit, &inner, Some(sweep.axis))?;
                 }
                 writeln!(f, "{deeper}}}")?;
                 for unit in &sweep.between {
                     self.unit(f, unit, &deeper, None)?;
                 }
                 if !sweep.back.is_empty() {
-                    writeln!(f, "{deeper}back{second} {{")?;
-                    let names = sweep.again.iter().map(|&i| match &sweep.forth[i] {
-                        Unit::Stage(stage) => stage.name.clone(),
-                        Unit::Loop(l) => format!("loop {}", l.name),
-                        Unit::Sweep(_) => unreachable!("sweeps do not run again"),
-                    });
-                    let names: Vec<String> = names.collect();
-                    if !names.is_empty() {
-                        writeln!(f, "{inner}again {} ; not in the first segment", names.join(", "))?;
+                    writeln!(f, "{deeper}{back} {{")?;
+                    if let Some(again) = sweep.again() {
+                        writeln!(f, "{inner}{again}")?;
                     }
                     for unit in &sweep.back {
-                        self.unit(f, unit, &inner, Some(axis))?;
+                        self.unit(f, unit, &inner, Some(sweep.axis))?;
                     }
                     writeln!(f, "{deeper}}}")?;
                 }
                 writeln!(f, "{indent}}}")
             }
         }
+    }
+
+    /// What a sweep is over.
+    pub(super) fn head_of(&self, sweep: &Sweep) -> String {
+        let (axis, k) = (sweep.axis, segment(sweep.axis));
+        let length = match self.checkpointing {
+            Some(Checkpointing::Every(n)) => format!("{k} = {n}"),
+            Some(Checkpointing::Sqrt) => format!("{k} = ⌈√{}⌉", axis.letter()),
+            Some(Checkpointing::Fit(bytes)) => format!("{k} as large as fits {bytes} bytes"),
+            None => unreachable!("there are sweeps with checkpoints only"),
+        };
+        format!("sweep {} in segments of {length}", axis.letter())
+    }
+
+    /// A line for each state of a loop that is kept at segments' ends.
+    pub(super) fn checkpoints(&self, l: &Loop) -> Vec<String> {
+        let name = |buffer| self.name(&Access { buffer, at: At::Shared });
+        let kept = l.states.iter().filter_map(|state| Some((state.checkpoints?, state.begin.buffer)));
+        kept.map(|(kept, state)| format!("checkpoints {} of {}", name(kept), name(state))).collect()
+    }
+
+    /// The lines of a stage.
+    pub(super) fn lines(&self, stage: &Stage, swept: Option<Axis>) -> Vec<String> {
+        let mut text = String::new();
+        self.stage(&mut text, stage, "", swept).expect("a String takes all that is written");
+        text.lines().map(|line| line.trim_start().to_string()).collect()
     }
 
     /// A buffer's name; a number tells buffers of the same name apart.
@@ -121,12 +131,12 @@ impl Plan {
         }
     }
 
-    fn span(&self, span: &Span) -> String {
+    pub(super) fn span(&self, span: &Span) -> String {
         let name = self.access(&span.access);
         if span.offset == 0 { name } else { format!("{name}.{}..{}", span.offset, span.offset + span.len) }
     }
 
-    fn stage(&self, f: &mut fmt::Formatter, stage: &Stage, indent: &str, swept: Option<Axis>) -> fmt::Result {
+    fn stage(&self, f: &mut dyn fmt::Write, stage: &Stage, indent: &str, swept: Option<Axis>) -> fmt::Result {
         let rows = match stage.domain {
             Domain::Time(a) if swept == Some(a) => format!("{}·B rows", segment(a)),
             Domain::EachStep(a) if swept == Some(a) => format!("B rows, each of {}", segment(a)),
@@ -176,7 +186,7 @@ impl Plan {
         writeln!(f, "{indent}{text} ; {rows}")
     }
 
-    fn kernel(&self, f: &mut fmt::Formatter, stage: &Stage, kernel: &Kernel, rows: &str, indent: &str) -> fmt::Result {
+    fn kernel(&self, f: &mut dyn fmt::Write, stage: &Stage, kernel: &Kernel, rows: &str, indent: &str) -> fmt::Result {
         match &kernel.tile {
             Some(tile) => writeln!(f, "{indent}tile {} features ; {rows}", tile.n)?,
             None => writeln!(f, "{indent}row kernel ; {rows}")?,
@@ -232,6 +242,32 @@ impl Plan {
             Source::Constant(c) => format!("{c}"),
             Source::Memory(a) => seen(self.span(&Span { access: stage.reads[a], offset: read.offset, len: node.len })),
         }
+    }
+}
+
+impl Loop {
+    /// What it is over, in a sweep over an axis or in none.
+    pub(super) fn head(&self, swept: Option<Axis>) -> String {
+        let over = if swept.is_some() { segment(self.axis) } else { self.axis.letter() };
+        format!("loop {} over {over}{}", self.name, if self.reverse { " reverse" } else { "" })
+    }
+}
+
+impl Sweep {
+    /// Its two ways.
+    pub(super) fn ways(&self) -> [&'static str; 2] {
+        if self.reverse { ["forth reverse", "back"] } else { ["forth", "back reverse"] }
+    }
+
+    /// What runs again on the way back, if anything does.
+    pub(super) fn again(&self) -> Option<String> {
+        let names = self.again.iter().map(|&i| match &self.forth[i] {
+            Unit::Stage(stage) => stage.name.clone(),
+            Unit::Loop(l) => format!("loop {}", l.name),
+            Unit::Sweep(_) => unreachable!("sweeps do not run again"),
+        });
+        let names: Vec<String> = names.collect();
+        (!names.is_empty()).then(|| format!("again {} ; not in the first segment", names.join(", ")))
     }
 }
 
