@@ -16,8 +16,8 @@ use retrograd_compiler::plan::ARENA_SLACK;
 const LINE: usize = 64;
 /// Bytes of a page, over which starts are spread.
 const PAGE: usize = 4096;
-/// Lines from the start of one region to that of the next: without a divisor in common with those of a page.
-const SPREAD: usize = 7;
+/// Lines from the start of one region to that of the next: without a divisor in common with the 63 that there are.
+const SPREAD: usize = 5;
 /// Bytes from which a region has pages of its own: those of a large page.
 const OWN_PAGES: usize = 2 << 20;
 
