@@ -537,7 +537,7 @@ impl Plan {
         !self.turned.contains(&axis)
     }
 
-    /// Bytes of memory for these sizes: exactly what an executor allocates for values. If it has to fit a limit and
+    /// Bytes of memory for these sizes: what an executor allocates for values, but for alignment and whole pages. If it has to fit a limit and
     /// cannot, this is the least that is possible.
     ///
     /// ```
