@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo run --release --example caption
-//! cargo run --release --example caption -- --way attention --seconds 300
+//! cargo run --release --example caption -- --way inject,attention --seconds 300
 //! ```
 //!
 //! A small convolutional net makes a grid of features of the picture, a recurrent net makes a sentence of them, and both
@@ -35,7 +35,7 @@ use serde_json::json;
 #[command(name = "caption", allow_negative_numbers = true)]
 pub struct Options {
     /// How features reach the words: several ways one after another
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Way::Inject, Way::Attention])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Way::Attention])]
     way: Vec<Way>,
     /// Units of the recurrent net
     #[arg(long, default_value_t = 128, value_parser = within(4096))]
@@ -111,8 +111,8 @@ pub fn run(o: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
         let mut trainer = trainer.threads(o.course.threads()).compile()?;
         let mut random = ChaCha8Rng::seed_from_u64(o.course.seed);
         let batch = |part| Scenes::random(&learnt, lesson.batch, Kind::to_learn(part), &mut random);
-        let (steps, share) = if way == Way::Attention { (6000, 0.75) } else { (3000, 0.25) };
-        let clock = o.course.clock(steps, share, stop);
+        let steps = if way == Way::Attention { 6000 } else { 3000 };
+        let clock = o.course.clock(steps, 1.0 / o.way.len() as f64, stop);
         let seen = o.course.train(&lesson, &mut trainer, &clock, batch, |trainer| {
             Ok(format!("{:.4} on held-out digits", trainer.evaluate(&new.feed())?))
         })?;

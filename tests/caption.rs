@@ -18,7 +18,8 @@ fn scenes_are_captioned() {
     let picture = dir.join("made/caption.svg");
     let run = |threads| -> Value {
         let small = ["--units", "16", "--features", "8", "--steps", "60", "--threads", threads, "--json"];
-        let options = [&["caption", "--picture", picture.to_str().unwrap()], &small[..]].concat();
+        let both = ["caption", "--way", "inject,attention", "--picture", picture.to_str().unwrap()];
+        let options = [&both[..], &small[..]].concat();
         let mut out = Vec::new();
         caption::run(&caption::Options::try_parse_from(options).unwrap(), &AtomicBool::new(false), &mut out).unwrap();
         serde_json::from_str(String::from_utf8(out).unwrap().lines().last().unwrap()).unwrap()
