@@ -95,13 +95,12 @@ pub struct Hint<E> {
 /// meanwhile. The machine must have the instruction set of the [`Kernels`] the function is from.
 pub type GemmFn<E> = unsafe extern "C" fn(*const GemmCall<E>);
 
-/// Computes one [`GemmCall`] whose A is stored in tiles of [`tile::TILE_ROWS`] rows, and meanwhile
-/// fetches cache lines that will be needed next: the arguments after the call are `a_tile`, `hint` and
-/// `hint_k` of [`tile::drive`].
+/// Computes one [`GemmCall`] whose A is stored in tiles of [`tile::TILE_ROWS`] rows, and meanwhile packs B and
+/// fetches what will be needed next, as [`tile::drive`] says.
 ///
 /// # Safety
-/// As [`GemmFn`]; the hint need not be valid.
-type TiledFn<E> = unsafe extern "C" fn(*const GemmCall<E>, usize, *const E, usize);
+/// As [`GemmFn`] and [`tile::drive`]; the hint need not be valid.
+type TiledFn<E> = unsafe extern "C" fn(*const GemmCall<E>, *const tile::Aside<E>);
 
 /// The kernels of one instruction set for one element type.
 #[derive(Debug)]
@@ -167,19 +166,14 @@ macro_rules! candidate {
         $(#[target_feature(enable = $features)])?
         unsafe extern "C" fn gemm(call: *const GemmCall<$element>) {
             // SAFETY: the caller's promise; the features are enabled here.
-            unsafe { tile::drive::<$vector, false, $vectors>(&*call, 0, std::ptr::null(), 0) }
+            unsafe { tile::drive::<$vector, false, $vectors>(&*call, &tile::Aside::nothing()) }
         }
         /// # Safety
         /// See [`TiledFn`].
         $(#[target_feature(enable = $features)])?
-        unsafe extern "C" fn tiled(
-            call: *const GemmCall<$element>,
-            a_tile: usize,
-            hint: *const $element,
-            hint_k: usize,
-        ) {
+        unsafe extern "C" fn tiled(call: *const GemmCall<$element>, aside: *const tile::Aside<$element>) {
             // SAFETY: the caller's promise; the features are enabled here.
-            unsafe { tile::drive::<$vector, true, $vectors>(&*call, a_tile, hint, hint_k) }
+            unsafe { tile::drive::<$vector, true, $vectors>(&*call, &*aside) }
         }
         /// # Safety
         /// The machine has the instruction set.

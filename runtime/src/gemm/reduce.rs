@@ -19,7 +19,8 @@
 //! summed first. Whoever has the rows in several pieces sums them piece after piece, accumulating,
 //! and the bits are those of one sum over all of them.
 
-use super::tile::{TILE_ROWS, k_chunk};
+use super::tile::{Aside, TILE_ROWS, k_chunk};
+use super::vector::prefetch_near;
 use super::{Element, GemmCall, Kernels, Segment};
 use std::ops::Range;
 
@@ -31,6 +32,10 @@ const MIN_UNITS: usize = 16;
 const MIN_BLOCK: usize = 48;
 /// Rows of C up to which packing B costs more than it saves: one or two tiles.
 const UNPACKED_ROWS: usize = 2 * TILE_ROWS;
+/// Chunks from which on C is summed in scratch and copied at the end.
+const STAGED_CHUNKS: usize = 3;
+/// Rows by which packing A asks for its rows in advance: the hardware foresees them less well downwards than upwards.
+const PACK_AHEAD: usize = 2;
 /// Rows that [`reduce_rows`] adds at a time: few enough for their pages to stay mapped.
 const SUM_ROWS: usize = 32;
 /// Bytes in a cache line, to which the packed blocks are aligned.
@@ -77,8 +82,18 @@ impl<E: Element> ReduceProduct<E> {
     pub fn scratch_len(&self, kernels: &Kernels<E>) -> usize {
         let chunk = k_chunk::<E>(kernels.nr);
         let block = self.block_rows(kernels);
-        // The packed A, one packed panel of B, the ragged panel of C, and room to align.
-        block * chunk + chunk * kernels.nr + block * kernels.nr + 3 * LINE
+        let panels = self.n.div_ceil(kernels.nr);
+        let staged = panels - self.first_staged(kernels, &(0..panels));
+        // The packed A, one packed panel of B, the panels of C that are staged, and room to align.
+        block.div_ceil(TILE_ROWS) * tile_len::<E>(chunk) + chunk * kernels.nr + staged * block * kernels.nr + 3 * LINE
+    }
+
+    /// The first of some panels of C that is summed in scratch, as are those behind it: of all panels, when C is read and
+    /// written again for many chunks, because its rows may lie a multiple of a page apart, share sets of the cache and
+    /// look like each other's addresses; else of the last one, if it reaches past C.
+    fn first_staged(&self, kernels: &Kernels<E>, panels: &Range<usize>) -> usize {
+        let chunks = self.rows.div_ceil(k_chunk::<E>(kernels.nr));
+        if chunks >= STAGED_CHUNKS { panels.start } else { panels.end.min(self.n / kernels.nr) }
     }
 }
 
@@ -128,50 +143,51 @@ unsafe fn reduce_block<E: Element>(
 ) {
     let nr = kernels.nr;
     let chunk_rows = k_chunk::<E>(nr);
-    let (packed_a, scratch) = aligned(scratch, rows.len().next_multiple_of(TILE_ROWS) * chunk_rows);
+    let (packed_a, scratch) = aligned(scratch, rows.len().div_ceil(TILE_ROWS) * tile_len::<E>(chunk_rows));
     let (packed_b, scratch) = aligned(scratch, chunk_rows * nr);
-    let (ragged_c, _) = aligned(scratch, rows.len() * nr);
+    let panel_len = rows.len() * nr;
+    let first_staged = job.first_staged(kernels, &panels);
+    let (staged, _) = aligned(scratch, (panels.end - first_staged) * panel_len);
 
-    // The last panel may reach past C: it lives in scratch until all chunks are in.
-    let ragged = job.n % nr;
-    let ragged_panel = (ragged != 0 && panels.end * nr > job.n).then(|| panels.end - 1);
-    let full_end = panels.end - usize::from(ragged_panel.is_some());
-    // SAFETY: rows of C, cut to its columns, and rows of the scratch copy.
-    let ragged_row = |row: usize| unsafe { job.c.add((rows.start + row) * job.ldc + job.n - ragged) };
-    if ragged_panel.is_some() && job.accumulate {
-        for (row, copy) in ragged_c.chunks_exact_mut(nr).enumerate() {
-            // SAFETY: `ragged` elements remain in this row of C.
-            let old = unsafe { std::slice::from_raw_parts(ragged_row(row), ragged) };
-            copy[..ragged].copy_from_slice(old);
+    // SAFETY: rows of C, in a panel's columns.
+    let c_row = |panel: usize, row: usize| unsafe { job.c.add((rows.start + row) * job.ldc + panel * nr) };
+    let width_of = |panel: usize| nr.min(job.n - panel * nr);
+    if job.accumulate {
+        for (panel, copy) in (first_staged..).zip(staged.chunks_exact_mut(panel_len)) {
+            let width = width_of(panel);
+            for (row, copy) in copy.chunks_exact_mut(nr).enumerate() {
+                // SAFETY: `width` elements remain in this row of C.
+                copy[..width].copy_from_slice(unsafe { std::slice::from_raw_parts(c_row(panel, row), width) });
+            }
         }
     }
 
+    let a_tile = tile_len::<E>(chunk_rows);
     let mut start = 0;
     loop {
         let steps = chunk_rows.min(job.rows - start);
         // SAFETY: the chunk's rows of A, from the block's first column on, are readable.
         unsafe {
-            pack_tiles(row(job.a, start, job.lda).wrapping_add(rows.start), job.lda, rows.len(), steps, packed_a)
+            let a = row(job.a, start, job.lda).wrapping_add(rows.start);
+            pack_tiles(a, job.lda, rows.len(), steps, a_tile, packed_a)
         };
         let segment = Segment { a: packed_a.as_ptr(), am: 1, ak: TILE_ROWS, k: steps };
         let mut panel = panels.start;
         while panel < panels.end {
             let source_of = |start: usize, panel: usize| row(job.b, start, job.ldb).wrapping_add(panel * nr);
-            let is_ragged = ragged_panel == Some(panel);
+            let is_ragged = width_of(panel) < nr;
             let packs = is_ragged || rows.len() > UNPACKED_ROWS;
-            let group = if packs { 1 } else { full_end - panel };
-            let (b, b_k) = if packs {
-                let width = if is_ragged { ragged } else { nr };
+            let group = if packs { 1 } else { panels.end.min(job.n / nr) - panel };
+            let source = source_of(start, panel);
+            if is_ragged {
                 // SAFETY: the chunk's rows of B are readable in the panel's columns.
-                unsafe { pack_panel(source_of(start, panel), job.ldb, width, steps, nr, packed_b) };
-                (packed_b.as_ptr(), nr)
+                unsafe { pack_panel(source, job.ldb, width_of(panel), steps, nr, packed_b) };
+            }
+            let (b, b_k) = if packs { (packed_b.as_mut_ptr().cast_const(), nr) } else { (source, steps_of(job.ldb)) };
+            let (c, c_row, c_panel) = if panel >= first_staged {
+                (staged[(panel - first_staged) * panel_len..].as_mut_ptr(), nr, panel_len)
             } else {
-                (source_of(start, panel), steps_of(job.ldb))
-            };
-            let (c, c_row) = if is_ragged {
-                (ragged_c.as_mut_ptr(), nr)
-            } else {
-                (job.c.wrapping_add(rows.start * job.ldc + panel * nr), job.ldc)
+                (c_row(panel, 0), job.ldc, nr)
             };
             let call = GemmCall {
                 segments: &segment,
@@ -181,7 +197,7 @@ unsafe fn reduce_block<E: Element>(
                 b_k,
                 c,
                 c_row,
-                c_panel: nr,
+                c_panel,
                 m: rows.len(),
                 panels: group,
                 accumulate: usize::from(job.accumulate || start > 0),
@@ -193,9 +209,16 @@ unsafe fn reduce_block<E: Element>(
             // would cost more than the packing itself.
             let hint =
                 if panel < panels.end { source_of(start, panel) } else { source_of(start + steps, panels.start) };
+            let aside = Aside {
+                a_tile,
+                source: if packs && !is_ragged { source } else { std::ptr::null() },
+                source_k: steps_of(job.ldb),
+                hint,
+                hint_k: steps_of(job.ldb),
+            };
             // SAFETY: A and B are the packed chunk (or whole panels of B itself), C is the scratch
             // copy or whole panels of C.
-            unsafe { (kernels.tiled)(&call, TILE_ROWS * steps, hint, steps_of(job.ldb)) };
+            unsafe { (kernels.tiled)(&call, &aside) };
         }
         start += steps;
         if start == job.rows {
@@ -203,12 +226,18 @@ unsafe fn reduce_block<E: Element>(
         }
     }
 
-    if ragged_panel.is_some() {
-        for (row, copy) in ragged_c.chunks_exact(nr).enumerate() {
-            // SAFETY: `ragged` elements remain in this row of C.
-            unsafe { std::ptr::copy_nonoverlapping(copy.as_ptr(), ragged_row(row), ragged) };
+    for (panel, copy) in (first_staged..).zip(staged.chunks_exact(panel_len)) {
+        for (row, copy) in copy.chunks_exact(nr).enumerate() {
+            // SAFETY: `width_of(panel)` elements remain in this row of C.
+            unsafe { std::ptr::copy_nonoverlapping(copy.as_ptr(), c_row(panel, row), width_of(panel)) };
         }
     }
+}
+
+/// Elements from one packed tile of A to the next: a line more than it holds, since all tiles are written in turn, and
+/// would share a few sets of the first-level cache otherwise.
+const fn tile_len<E>(steps: usize) -> usize {
+    TILE_ROWS * steps + LINE / size_of::<E>()
 }
 
 /// The address of row `r`, which need not be there.
@@ -230,15 +259,23 @@ fn aligned<E>(scratch: &mut [E], len: usize) -> (&mut [E], &mut [E]) {
 }
 
 /// Packs `steps` rows of `width` columns into tiles: tile `t` holds columns `6t .. 6t+6` of all
-/// rows, six to a row. Columns past `width` are left as they were; no kernel reads them.
+/// rows, six to a row, and begins at `t·tile_len`. Columns past `width` are left as they were; no kernel reads them.
 ///
 /// # Safety
 /// `a[r*lda + i]` is readable for `r < steps`, `i < width`.
-unsafe fn pack_tiles<E: Element>(a: *const E, lda: isize, width: usize, steps: usize, packed: &mut [E]) {
-    let tile_len = TILE_ROWS * steps;
+unsafe fn pack_tiles<E: Element>(
+    a: *const E,
+    lda: isize,
+    width: usize,
+    steps: usize,
+    tile_len: usize,
+    packed: &mut [E],
+) {
     for r in 0..steps {
         // SAFETY: the caller's promise.
         let row = unsafe { std::slice::from_raw_parts(row(a, r, lda), width) };
+        let ahead = self::row(a, r + PACK_AHEAD, lda);
+        (0..width).step_by(LINE / size_of::<E>()).for_each(|j| prefetch_near(ahead.wrapping_add(j)));
         let (whole, rest) = row.as_chunks::<TILE_ROWS>();
         let mut to = r * TILE_ROWS;
         for six in whole {

@@ -23,7 +23,7 @@
 
 use std::ops::Range;
 
-use super::vector::Vector;
+use super::vector::{Vector, prefetch, prefetch_near};
 use super::{GemmCall, Segment};
 
 /// Rows of the largest tile.
@@ -31,6 +31,9 @@ pub(super) const TILE_ROWS: usize = 6;
 
 /// Bytes in a cache line.
 const LINE: usize = 64;
+
+/// Steps of k to a round of the innermost loop.
+const UNROLL: usize = 4;
 
 /// Bytes of one panel's k-chunk: half of a small first-level data cache.
 const PANEL_BYTES: usize = 16 << 10;
@@ -99,25 +102,99 @@ struct Corner<E> {
     /// First row and panel.
     row: usize,
     panel: usize,
-    /// An address to prefetch at each step of k, and how far it then moves.
+    /// Rows of B that are not packed yet, and how far they are apart.
+    source: *const E,
+    source_k: usize,
+    /// Cache lines to fetch, and how far they are apart.
     hint: *const E,
     hint_k: usize,
+    hint_lines: usize,
 }
 
-/// Computes one tile over one chunk. `TILED` says how `a_row` is meant; see [`drive`].
+/// What a call whose A is stored in tiles does besides; see [`drive`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Aside<E> {
+    /// Elements from a tile of A to the next.
+    pub a_tile: usize,
+    /// Where the rows of the one panel of B are, `source_k` elements apart, when they are yet to be packed; or null.
+    pub source: *const E,
+    pub source_k: usize,
+    /// Cache lines to fetch, `hint_k` elements apart, one for each step of k.
+    pub hint: *const E,
+    pub hint_k: usize,
+}
+
+impl<E> Aside<E> {
+    /// Nothing besides.
+    pub const fn nothing() -> Self {
+        let none = std::ptr::null();
+        Self { a_tile: 0, source: none, source_k: 0, hint: none, hint_k: 0 }
+    }
+}
+
+/// One step of k: `sum += a ⊗ b`.
+///
+/// # Safety
+/// The machine has `T`'s instructions; `M` elements of A, `am` apart, and a row of each panel of B are readable.
+#[inline(always)]
+unsafe fn step<T: Vector, const V: usize, const M: usize, const P: usize>(
+    sum: &mut [[[T; V]; P]; M],
+    a: *const T::Element,
+    am: usize,
+    b: *const T::Element,
+    b_panel: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // The side with fewer vectors is held, the other passes through one register.
+        if M > P * V {
+            let mut held = [[T::splat(T::Element::default()); V]; P];
+            for p in 0..P {
+                for v in 0..V {
+                    held[p][v] = T::load(b.add(p * b_panel + v * T::LANES));
+                }
+            }
+            for m in 0..M {
+                let passing = T::splat(*a.add(m * am));
+                for p in 0..P {
+                    for v in 0..V {
+                        sum[m][p][v] = sum[m][p][v].fma(passing, held[p][v]);
+                    }
+                }
+            }
+        } else {
+            let mut held = [T::splat(T::Element::default()); M];
+            for m in 0..M {
+                held[m] = T::splat(*a.add(m * am));
+            }
+            for p in 0..P {
+                for v in 0..V {
+                    let passing = T::load(b.add(p * b_panel + v * T::LANES));
+                    for m in 0..M {
+                        sum[m][p][v] = sum[m][p][v].fma(held[m], passing);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Computes one tile over one chunk. `TILED` says how `a_row` is meant; see [`drive`]. With `FIRST`, the rows of B
+/// are read from the corner's source and left packed where B is read from otherwise, and the hint is followed.
 ///
 /// # Safety
 /// The machine has `T`'s instructions; `M` rows and `P` panels from `corner` lie inside the call's
 /// matrices, and `chunk.steps` steps remain at `chunk.start`.
 #[inline(always)]
-unsafe fn tile<T: Vector, const TILED: bool, const V: usize, const M: usize, const P: usize>(
+unsafe fn tile<T: Vector, const TILED: bool, const FIRST: bool, const V: usize, const M: usize, const P: usize>(
     chunk: &Chunk<'_, T::Element>,
     corner: &Corner<T::Element>,
 ) {
     let call = chunk.call;
     let (b_panel, b_k) = (call.b_panel, call.b_k);
     let mut b = corner.b;
-    let mut hint = corner.hint;
+    let (mut source, mut hint) = (corner.source, corner.hint);
     let mut left = chunk.steps;
     let mut place = chunk.start;
     // SAFETY: every pointer below is `corner` moved by fewer than `M` rows, `P` panels and
@@ -138,7 +215,7 @@ unsafe fn tile<T: Vector, const TILED: bool, const V: usize, const M: usize, con
         // The rows of C that the next tile begins with. They are far apart, so the hardware does
         // not foresee them, and by the end of this tile they are here.
         for m in 0..M {
-            T::prefetch(corner.c.wrapping_add((M + m) * call.c_row));
+            prefetch(corner.c.wrapping_add((M + m) * call.c_row));
         }
         // One row is in the cache already, or comes in one run.
         for i in if M > 1 { chunk.hints.clone() } else { 0..0 } {
@@ -146,53 +223,53 @@ unsafe fn tile<T: Vector, const TILED: bool, const V: usize, const M: usize, con
             let at = hint.base.wrapping_add(corner.row * hint.row + corner.panel * V * T::LANES);
             for m in 0..M {
                 for line in (0..P * V * T::LANES).step_by(LINE / size_of::<T::Element>()) {
-                    T::prefetch_near(at.wrapping_add(m * hint.row + line));
+                    prefetch_near(at.wrapping_add(m * hint.row + line));
                 }
             }
         }
         while left > 0 {
             let segment = &*place.segment;
             let steps = left.min(segment.k - place.offset);
-            let (am, ak) = (segment.am, segment.ak);
+            let (am, ak) = if TILED { (1, TILE_ROWS) } else { (segment.am, segment.ak) };
             let row = if TILED { corner.a_row } else { corner.a_row * am };
             let mut a = segment.a.wrapping_add(row + place.offset * ak);
-            for _ in 0..steps {
-                // The side with fewer vectors is held, the other passes through one register.
-                if M > P * V {
-                    let mut held = [[T::splat(T::Element::default()); V]; P];
-                    for p in 0..P {
-                        for v in 0..V {
-                            held[p][v] = T::load(b.add(p * b_panel + v * T::LANES));
-                        }
+            if FIRST {
+                for i in 0..steps {
+                    if i < corner.hint_lines {
+                        prefetch(hint);
+                        hint = hint.wrapping_add(corner.hint_k);
                     }
-                    for m in 0..M {
-                        let passing = T::splat(*a.add(m * am));
-                        for p in 0..P {
-                            for v in 0..V {
-                                sum[m][p][v] = sum[m][p][v].fma(passing, held[p][v]);
-                            }
-                        }
+                    for v in 0..V {
+                        let at = v * T::LANES;
+                        T::load(source.add(at)).store(b.cast_mut().add(at));
                     }
-                } else {
-                    let mut held = [T::splat(T::Element::default()); M];
-                    for m in 0..M {
-                        held[m] = T::splat(*a.add(m * am));
-                    }
-                    for p in 0..P {
-                        for v in 0..V {
-                            let passing = T::load(b.add(p * b_panel + v * T::LANES));
-                            for m in 0..M {
-                                sum[m][p][v] = sum[m][p][v].fma(held[m], passing);
-                            }
-                        }
-                    }
+                    step::<T, V, M, P>(&mut sum, a, am, source, b_panel);
+                    source = source.wrapping_add(corner.source_k);
+                    (a, b) = (a.wrapping_add(ak), b.wrapping_add(b_k));
                 }
-                if TILED {
-                    T::prefetch(hint);
-                    hint = hint.wrapping_add(corner.hint_k);
+            } else if b_k == V * T::LANES && (TILED || ak == 1) {
+                // Strides that the compiler knows, and several steps at a time: what is not a multiply-add, the
+                // machine has to look past to see the loads that come.
+                let (ak, b_k) = (if TILED { TILE_ROWS } else { 1 }, V * T::LANES);
+                for i in 0..steps / UNROLL {
+                    if TILED && i < corner.hint_lines {
+                        prefetch(hint);
+                        hint = hint.wrapping_add(corner.hint_k);
+                    }
+                    for u in 0..UNROLL {
+                        step::<T, V, M, P>(&mut sum, a.wrapping_add(u * ak), am, b.wrapping_add(u * b_k), b_panel);
+                    }
+                    (a, b) = (a.wrapping_add(UNROLL * ak), b.wrapping_add(UNROLL * b_k));
                 }
-                a = a.wrapping_add(ak);
-                b = b.wrapping_add(b_k);
+                for _ in 0..steps % UNROLL {
+                    step::<T, V, M, P>(&mut sum, a, am, b, b_panel);
+                    (a, b) = (a.wrapping_add(ak), b.wrapping_add(b_k));
+                }
+            } else {
+                for _ in 0..steps {
+                    step::<T, V, M, P>(&mut sum, a, am, b, b_panel);
+                    (a, b) = (a.wrapping_add(ak), b.wrapping_add(b_k));
+                }
             }
             left -= steps;
             place = Place { segment: place.segment.wrapping_add(1), offset: 0 };
@@ -234,18 +311,17 @@ fn panels_at_once(rows: usize) -> usize {
 /// Runs a whole call.
 ///
 /// With `TILED`, A is stored in tiles: rows `6i .. 6i+6` begin at `a + i·a_tile` and `am`, `ak` hold
-/// within them; and while the first tile runs, the cache lines at `hint`, `hint + hint_k`, … are
-/// fetched, one for each step of k. Otherwise A is strided throughout and the other arguments are not
-/// used.
+/// within them. If there is a source, the first tile reads B's rows from there and packs them in passing, so that
+/// packing costs two stores among a dozen multiply-adds, and fetches the cache lines of the hint.
+/// Otherwise A is strided throughout and `aside` is not used.
 ///
 /// # Safety
-/// The machine has `T`'s instructions, and the call describes memory as [`GemmCall`] demands.
+/// The machine has `T`'s instructions, and the call describes memory as [`GemmCall`] demands. With a source, the call
+/// has one panel, at least [`TILE_ROWS`] rows and at most a chunk of k; the source is readable, and B writable.
 #[inline(always)]
 pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
     call: &GemmCall<T::Element>,
-    a_tile: usize,
-    hint: *const T::Element,
-    hint_k: usize,
+    aside: &Aside<T::Element>,
 ) {
     let nr = V * T::LANES;
     let mut total = 0;
@@ -261,6 +337,7 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
         (fitting / TILE_ROWS).max(2) * TILE_ROWS
     };
     let at_once = panels_at_once(call.m);
+    let lines = |m: usize| total * m / call.m;
 
     let mut block = 0;
     while block < call.m {
@@ -288,17 +365,23 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
                     let corner = Corner {
                         row: m,
                         panel,
-                        a_row: if TILED { m / TILE_ROWS * a_tile } else { m },
+                        a_row: if TILED { m / TILE_ROWS * aside.a_tile } else { m },
                         b: call.b.wrapping_add(panel * call.b_panel + k * call.b_k),
                         c: call.c.wrapping_add(panel * call.c_panel + m * call.c_row),
                         // The later tiles ask for what they have, which is cheaper than a branch.
-                        hint: if m == 0 { hint } else { call.b },
-                        hint_k: if m == 0 { hint_k } else { 0 },
+                        source: aside.source,
+                        source_k: aside.source_k,
+                        hint: aside.hint.wrapping_add(lines(m).wrapping_mul(aside.hint_k)),
+                        hint_k: aside.hint_k,
+                        hint_lines: if TILED { lines(m + rows) - lines(m) } else { 0 },
                     };
                     macro_rules! shapes {
                         ($(($m:literal, $p:literal))*) => {
                             match (rows, panels) {
-                                $(($m, $p) => tile::<T, TILED, V, $m, $p>(&chunk, &corner),)*
+                                (TILE_ROWS, 1) if TILED && m == 0 && !aside.source.is_null() => {
+                                    tile::<T, TILED, TILED, V, TILE_ROWS, 1>(&chunk, &corner)
+                                }
+                                $(($m, $p) => tile::<T, TILED, false, V, $m, $p>(&chunk, &corner),)*
                                 _ => unreachable!("no tile of {rows} rows and {panels} panels"),
                             }
                         };

@@ -17,25 +17,27 @@ pub(super) trait Vector: Copy {
     unsafe fn splat(value: Self::Element) -> Self;
     /// `self + a * b`, rounded once where the hardware can.
     unsafe fn fma(self, a: Self, b: Self) -> Self;
-    /// As [`prefetch`](Vector::prefetch), into the first-level cache.
-    #[inline(always)]
-    fn prefetch_near(_at: *const Self::Element) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: every x86-64 has the instruction, and it cannot fault.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(_at.cast()) };
-        }
+}
+
+/// Asks for the cache line at an address, which need not be valid, to come to the first-level cache.
+#[inline(always)]
+pub(super) fn prefetch_near<E>(_at: *const E) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 has the instruction, and it cannot fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(_at.cast()) };
     }
-    /// Asks for the cache line at an address, which need not be valid, to come to the second-level cache.
-    #[inline(always)]
-    fn prefetch(_at: *const Self::Element) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            // SAFETY: every x86-64 has the instruction, and it cannot fault.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(_at.cast()) };
-        }
+}
+
+/// As [`prefetch_near`], to the second-level cache.
+#[inline(always)]
+pub(super) fn prefetch<E>(_at: *const E) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: every x86-64 has the instruction, and it cannot fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(_at.cast()) };
     }
 }
 
