@@ -126,7 +126,9 @@ fn product<E: Real>(kernels: &Kernels<E>, m: usize, k: usize, n: usize, transpos
         c_panel: kernels.nr,
         m,
         panels,
-        accumulate: 0,
+        start: std::ptr::null(),
+        start_row: 0,
+        start_panel: 0,
         hints: std::ptr::null(),
         hint_count: 0,
     };

@@ -555,7 +555,9 @@ impl<E: Float> Run<'_, E> {
                             c_panel: m * nr,
                             m: *m,
                             panels,
-                            accumulate: 0,
+                            start: std::ptr::null(),
+                            start_row: 0,
+                            start_panel: 0,
                             hints: std::ptr::null(),
                             hint_count: 0,
                         };

@@ -23,6 +23,8 @@ use crate::plan::{At, Kernel, KernelNode, KernelOp, Read, Source, Tile};
 
 /// Rows of a tile: a multiple of the micro-kernel's.
 const TILE_ROWS: usize = 24;
+/// Vectors that a sum along features is taken in, side by side.
+const CHAINS: usize = 4;
 /// Panels times rows of a tile: what keeps a tile of a few values in the first cache.
 const TILE_AREA: usize = 48;
 
@@ -262,7 +264,8 @@ impl Emit<'_, '_> {
         let rows_bytes = self.times(m, panel_bytes);
         for level in 0..self.levels.count {
             let sinks = self.sinks(level);
-            let stores: Vec<(usize, usize, usize)> = if level == 0 { tile.stores.clone() } else { Vec::new() };
+            let mut stores = if level == 0 { tile.stores.clone() } else { Vec::new() };
+            stores.retain(|&(product, _, _)| tile.only_store(product, &self.kernel.nodes).is_none());
             if !sinks.is_empty() || !stores.is_empty() {
                 let (zero, one) = (self.int(0), self.int(1));
                 self.repeat(zero, panels, one, &[], |e, p, _| {
@@ -354,9 +357,15 @@ impl Emit<'_, '_> {
         let product = &tile.products[i];
         let panel = self.table.panel as i64;
         let segments = self.slot(product.segments.len() * 32);
-        let call = self.slot(13 * 8);
-        // Each product asks for its part of what the pointwise work needs.
-        let hinted: Vec<(usize, usize)> = self.hints(tile).into_iter().skip(i).step_by(tile.products.len()).collect();
+        let call = self.slot(15 * 8);
+        let direct = tile.only_store(i, &self.kernel.nodes);
+        // Each product asks for its part of what the pointwise work needs, for what the next one starts from, and for
+        // where it leaves its own result.
+        let mut hinted: Vec<(usize, usize)> =
+            self.hints(tile).into_iter().skip(i).step_by(tile.products.len()).collect();
+        let next = tile.products.get(i + 1).and_then(|next| next.start);
+        hinted.extend(next.filter(|&(read, _)| self.kernel.strides[read].0.at != At::Shared));
+        hinted.extend(direct.map(|(write, offset)| (self.kernel.reads + write, offset)));
         let hints = self.slot(hinted.len() * 16);
         for (h, &(access, offset)) in hinted.iter().enumerate() {
             let base = self.row(access, row);
@@ -383,7 +392,26 @@ impl Emit<'_, '_> {
             let base = self.base(product.read);
             self.b.ins().iadd(base, offset)
         };
-        let c = self.plus(self.scratch, self.levels.products[i] as i64);
+        let column = self.times(first, panel * self.size);
+        let start = product.start.map(|(read, offset)| {
+            let start = self.row(read, row);
+            let start = self.plus(start, offset as i64 * self.size);
+            (self.b.ins().iadd(start, column), self.int(self.stride(read) / self.size))
+        });
+        let zero = self.int(0);
+        let (start, start_row) = start.unwrap_or((zero, zero));
+        let (c, c_row, c_panel) = match direct {
+            Some((write, offset)) => {
+                let write = self.kernel.reads + write;
+                let c = self.row(write, row);
+                let c = self.plus(c, offset as i64 * self.size);
+                (self.b.ins().iadd(c, column), self.int(self.stride(write) / self.size), self.int(panel))
+            }
+            None => {
+                let c = self.plus(self.scratch, self.levels.products[i] as i64);
+                (c, self.int(panel), self.times(m, panel))
+            }
+        };
         let fields = [
             pointer,
             count,
@@ -391,11 +419,13 @@ impl Emit<'_, '_> {
             self.int(b_panel),
             self.int(panel),
             c,
-            self.int(panel),
-            self.times(m, panel),
+            c_row,
+            c_panel,
             m,
             panels,
-            self.int(0),
+            start,
+            start_row,
+            self.int(panel),
             self.b.ins().stack_addr(types::I64, hints, 0),
             self.int(hinted.len() as i64),
         ];
@@ -418,7 +448,8 @@ impl Emit<'_, '_> {
             }));
             all.extend(node.stores.iter().map(|&(w, offset)| (kernel.reads + w, offset)));
         }
-        all.extend(tile.stores.iter().map(|&(_, w, offset)| (kernel.reads + w, offset)));
+        let stores = tile.stores.iter().filter(|&&(product, _, _)| tile.only_store(product, &kernel.nodes).is_none());
+        all.extend(stores.map(|&(_, w, offset)| (kernel.reads + w, offset)));
         // One row for all is in the cache.
         all.retain(|&(a, _)| kernel.strides[a].0.at != At::Shared);
         all.sort_unstable();
@@ -517,19 +548,38 @@ impl Emit<'_, '_> {
                     && node.into.as_ref().is_none_or(|into| unit(into.last()))
             });
         let wide = if vectors { n / self.lanes * self.lanes } else { 0 };
-        let mut scalars = Vec::new();
-        // Sums in registers: one vector for each reduction along this loop.
+        // Sums in registers: vectors for each reduction along this loop.
         let along: Vec<usize> = reduces.iter().copied().filter(|&r| self.sums_along(r, nested.is_some())).collect();
-        if wide > 0 {
-            let starts: Vec<Value> = along.iter().map(|&r| self.start(r, true)).collect();
-            let (zero, end, step) = (self.int(0), self.int(wide as i64 * self.size), self.int(16));
-            let sums = self.repeat(zero, end, step, &starts, |e, at, sums| {
-                let place = Place { flat: at, scratch: at, wide: true, ..place.clone() };
-                let mut state = (along.clone(), sums.to_vec());
-                scalars = Vec::new();
-                e.position(sinks, &place, &mut scalars, Some(&mut state));
-                state.1
+        // A sum is a chain, each link of which waits for the one before: several chains keep the adders busy.
+        let vectors = wide / self.lanes;
+        let chains = if along.is_empty() || along.len() < reduces.len() { 1 } else { vectors.clamp(1, CHAINS) };
+        let whole = vectors / chains * chains;
+        for (from, to, chains) in [(0, whole, chains), (whole, vectors, 1)] {
+            if from == to {
+                continue;
+            }
+            let starts: Vec<Value> =
+                (0..chains).flat_map(|_| along.iter().copied()).map(|r| self.start(r, true)).collect();
+            let [from, to, step] = [from, to, chains].map(|n| self.int(n as i64 * 16));
+            let mut sums = self.repeat(from, to, step, &starts, |e, at, sums| {
+                let mut all = Vec::new();
+                for chain in 0..chains {
+                    let sums = &sums[chain * along.len()..][..along.len()];
+                    let extra = chain as i32 * 16;
+                    let place = Place { flat: at, scratch: at, extra, wide: true, ..place.clone() };
+                    let mut state = (along.clone(), sums.to_vec());
+                    e.position(sinks, &place, &mut Vec::new(), Some(&mut state));
+                    all.extend(state.1);
+                }
+                all
             });
+            while sums.len() > along.len() {
+                let last = sums.split_off(sums.len() - along.len());
+                let before = sums.len() - along.len();
+                for (i, (&r, sum)) in along.iter().zip(last).enumerate() {
+                    sums[before + i] = self.combine(self.kernel.nodes[r].op, sums[before + i], sum);
+                }
+            }
             for (&r, sum) in along.iter().zip(sums) {
                 self.fold(r, sum, true, &place);
             }
@@ -929,7 +979,8 @@ impl Emit<'_, '_> {
                 }
                 let (at, splat) = self.viewed(read, &self.kernel.nodes[node].dims, place);
                 let address = self.b.ins().iadd(self.scratch, at);
-                self.load(address, offset as i32 + bytes(read.offset), splat, place.wide)
+                let extra = if splat { 0 } else { place.extra };
+                self.load(address, offset as i32 + bytes(read.offset) + extra, splat, place.wide)
             }
             Source::Memory(a) => {
                 let row = place.rows[a].expect("accessed");

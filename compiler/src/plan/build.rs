@@ -447,7 +447,7 @@ impl Builder {
                         let write = position(&mut writes, home.access(pace));
                         product_stores.push((products.len(), write, home.offset + piece * unit));
                     }
-                    products.push(Product { segments: segments.clone(), packed, read: packed_read, k });
+                    products.push(Product { segments: segments.clone(), packed, read: packed_read, k, start: None });
                 }
                 continue;
             }
@@ -496,7 +496,11 @@ impl Builder {
             place.insert(m, Source::Node(nodes.len()));
             nodes.push(KernelNode { op, reads: node_reads, dims, into, len: n, stores });
         }
-        let tile = flat.map(|n| Tile { n, products, stores: product_stores });
+        let tile = flat.map(|n| {
+            let mut tile = Tile { n, products, stores: product_stores };
+            tile.start_products(&mut nodes);
+            tile
+        });
         let strides = reads.iter().chain(&writes).map(|a| (*a, self.buffers[a.buffer.0].stride)).collect();
         let name = group
             .members
@@ -665,10 +669,10 @@ impl Builder {
             homes.insert(port.value, Home { offset: home.offset + view.offset, ..home });
         }
         let wanted = scan.roots();
-        let yield_homes = self.states(&scan, outer, &initials, &mut homes, &mut stages);
+        let groups = group(&scan.body, &wanted, &given, self.target.pad());
+        let yield_homes = self.states(&scan, &groups, outer, &initials, &mut homes, &mut stages);
         units.extend(stages.into_iter().map(Unit::Stage));
 
-        let groups = group(&scan.body, &wanted, &given, self.target.pad());
         let mut inner = Scope { groups, homes, inside: true };
         // The homes of yields and next values are those of the values that are computed; others are copied below.
         let mut late: Vec<(Value, Home, String)> = Vec::new();
@@ -765,6 +769,7 @@ impl Builder {
     fn states(
         &mut self,
         scan: &Scan,
+        groups: &Grouping,
         outer: &mut Scope,
         initials: &[Value],
         homes: &mut HashMap<Value, Home>,
@@ -809,20 +814,20 @@ impl Builder {
             }
             carries.push((next, last));
         }
-        let mut out = Vec::new();
+        // A part of a concat whose every step is kept is found there.
+        for (i, port) in scan.yields.iter().enumerate().filter(|(i, _)| yields[*i].is_none()).collect::<Vec<_>>() {
+            let mut whole = scan.yields.iter().zip(&yields).filter_map(|(whole, home)| Some((whole.value, (*home)?)));
+            yields[i] = whole.find_map(|(concat, home)| {
+                let before = groups.place_in(port.value, concat, self.target.pad())?;
+                Some(Home { offset: home.offset + before, ..home })
+            });
+        }
+        let mut out: Vec<(Home, Home)> = Vec::new();
         for (i, port) in scan.yields.iter().enumerate() {
-            let home = match yields[i] {
+            let same = || (0..i).find(|&j| scan.yields[j].value == port.value).map(|j| out[j].0);
+            let home = match yields[i].or_else(same) {
                 Some(home) => home,
-                None => {
-                    let same = (0..i).find(|&j| scan.yields[j].value == port.value);
-                    match same {
-                        Some(j) => {
-                            let (home, _): (Home, Home) = out[j];
-                            home
-                        }
-                        None => self.home(&format!("{}.{}", scan.name, port.name), &scan.yield_type(i), Keep::Run),
-                    }
-                }
+                None => self.home(&format!("{}.{}", scan.name, port.name), &scan.yield_type(i), Keep::Run),
             };
             out.push((home, home));
         }

@@ -309,9 +309,25 @@ impl Grouping<'_> {
         (0..parts.len()).all(|i| self.is_written_in_place(concat, i, pad))
     }
 
-    /// Whether part `i` of a concat along the first axis can be computed where it stands. What kernels write ends on
-    /// whole pads; sums over rows write exactly their elements.
+    /// The first element of a value within a concat along the first axis that it can be computed in, as one of its parts.
+    pub fn place_in(&self, part: Value, concat: Value, pad: usize) -> Option<usize> {
+        if !matches!(self.graph.op(concat), Op::Concat(0)) || self.class[concat.index()] != Class::Alone {
+            return None;
+        }
+        let parts = self.graph.operands(concat);
+        let i = parts.iter().position(|&p| p == part)?;
+        let before = parts[..i].iter().map(|&p| self.graph.ty(p).shape.len()).sum();
+        self.can_be_written_in_place(concat, i, pad).then_some(before)
+    }
+
+    /// Whether part `i` of a concat along the first axis is computed where it stands: it can be, and is not wanted
+    /// elsewhere.
     pub fn is_written_in_place(&self, concat: Value, i: usize, pad: usize) -> bool {
+        !self.wanted.contains(&self.graph.operands(concat)[i]) && self.can_be_written_in_place(concat, i, pad)
+    }
+
+    /// What kernels write ends on whole pads; sums over rows write exactly their elements.
+    fn can_be_written_in_place(&self, concat: Value, i: usize, pad: usize) -> bool {
         let parts = self.graph.operands(concat);
         let part = parts[i];
         let len = |v: Value| self.graph.ty(v).shape.len();
@@ -326,7 +342,6 @@ impl Grouping<'_> {
         };
         let concats = |&(user, _): &(Value, usize)| matches!(self.graph.op(user), Op::Concat(_));
         made && self.view(part).base == part
-            && !self.wanted.contains(&part)
             && self.graph.ty(part).extent == self.graph.ty(concat).extent
             && self.readers[part.index()].iter().filter(|r| concats(r)).count() == 1
     }

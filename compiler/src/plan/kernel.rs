@@ -117,6 +117,8 @@ pub struct Product {
     pub read: usize,
     /// Inner dimension.
     pub k: usize,
+    /// What its sums start from instead of zeros: (read, first element).
+    pub start: Option<(usize, usize)>,
 }
 
 /// The flat form of a kernel.
@@ -128,6 +130,43 @@ pub struct Tile {
     pub products: Vec<Product>,
     /// Where products are stored as they are: (product, position among the writes, first element).
     pub stores: Vec<(usize, usize, usize)>,
+}
+
+impl Tile {
+    /// Where a product can be left at once: its one store, when no node reads it.
+    pub fn only_store(&self, product: usize, nodes: &[KernelNode]) -> Option<(usize, usize)> {
+        let mut stores = self.stores.iter().filter(|&&(p, _, _)| p == product);
+        let (Some(&(_, write, offset)), None) = (stores.next(), stores.next()) else { return None };
+        let is_read = nodes.iter().flat_map(|node| &node.reads).any(|r| r.source == Source::Product(product));
+        (!is_read).then_some((write, offset))
+    }
+
+    /// Lets products start from what is added to them: `x + a·W` is one sum, which begins with x, and needs no pass of
+    /// its own. The additions leave `nodes`.
+    pub fn start_products(&mut self, nodes: &mut Vec<KernelNode>) {
+        for p in 0..self.products.len() {
+            let reads_it = |node: &KernelNode| node.reads.iter().filter(|r| r.source == Source::Product(p)).count();
+            let mut readers = (0..nodes.len()).filter(|&i| reads_it(&nodes[i]) > 0);
+            let (Some(own), None) = (readers.next(), readers.next()) else { continue };
+            let is_stored = self.stores.iter().any(|&(product, _, _)| product == p);
+            let KernelNode { op: KernelOp::Binary(Binary::Add), reads, dims, .. } = &nodes[own] else { continue };
+            let other = &reads[usize::from(reads[0].source == Source::Product(p))];
+            let Source::Memory(memory) = other.source else { continue };
+            if is_stored || !other.is_flat(dims) || other.is_scalar() {
+                continue;
+            }
+            self.products[p].start = Some((memory, other.offset));
+            let sum = nodes.remove(own);
+            self.stores.extend(sum.stores.iter().map(|&(write, offset)| (p, write, offset)));
+            for read in nodes.iter_mut().flat_map(|node| &mut node.reads) {
+                match read.source {
+                    Source::Node(i) if i == own => read.source = Source::Product(p),
+                    Source::Node(i) if i > own => read.source = Source::Node(i - 1),
+                    _ => {}
+                }
+            }
+        }
+    }
 }
 
 /// A kernel. With a tile all nodes are pointwise over its n features; without, rows are taken one at a time.

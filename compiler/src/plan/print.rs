@@ -199,7 +199,11 @@ impl Plan {
                     .map(|&(read, offset, len)| self.span(&Span { access: stage.reads[read], offset, len }))
                     .collect();
                 let packed = self.name(&stage.reads[product.read]);
-                writeln!(f, "{indent}  p{i} = {} · {packed} ; [{}, {}]", terms.join(" ⧺ "), product.k, tile.n)?;
+                let start = product
+                    .start
+                    .map(|(read, offset)| self.span(&Span { access: stage.reads[read], offset, len: tile.n }) + " + ");
+                let (start, terms) = (start.unwrap_or_default(), terms.join(" ⧺ "));
+                writeln!(f, "{indent}  p{i} = {start}{terms} · {packed} ; [{}, {}]", product.k, tile.n)?;
             }
             for &(product, write, offset) in &tile.stores {
                 let into = self.span(&Span { access: stage.writes[write], offset, len: tile.n });

@@ -103,7 +103,8 @@ impl<'r> Expr<'r> {
         let Some(x) = self.along_last(Location::caller(), "layer_norm") else { return self.poisoned() };
         let centred = x - x.mean_last();
         let variance = (centred * centred).mean_last();
-        centred / (variance + epsilon).sqrt() * gain + bias
+        // One division a row instead of one an element.
+        centred * (1.0 / (variance + epsilon).sqrt()) * gain + bias
     }
 
     /// x / √(mean(x²) + ε) · gain, with the mean of the last axis. Zhang & Sennrich (2019), "Root mean square layer
@@ -111,7 +112,7 @@ impl<'r> Expr<'r> {
     #[track_caller]
     pub fn rms_norm(self, gain: Expr<'r>, epsilon: f32) -> Expr<'r> {
         let Some(x) = self.along_last(Location::caller(), "rms_norm") else { return self.poisoned() };
-        x / ((x * x).mean_last() + epsilon).sqrt() * gain
+        x * (1.0 / ((x * x).mean_last() + epsilon).sqrt()) * gain
     }
 
     /// A value with a last axis, in the frame being recorded.

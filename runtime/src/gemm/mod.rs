@@ -14,8 +14,7 @@
 //!
 //! # Invariants
 //!
-//! * Each element of C is one sum taken strictly in the order of k, starting from the old C when
-//!   accumulating. How many rows or panels are computed together, and on which threads, never
+//! * Each element of C is one sum taken strictly in the order of k, behind what it starts from. How many rows or panels are computed together, and on which threads, never
 //!   changes a bit. (Different instruction sets may differ: with fused multiply-add there is one
 //!   rounding per step, without there are two.)
 //! * All strides are in elements, not bytes. No pointer needs more than its element's alignment.
@@ -70,8 +69,11 @@ pub struct GemmCall<E> {
     pub m: usize,
     /// Panels of B and C.
     pub panels: usize,
-    /// 0 for `C = A·B`, 1 for `C += A·B`.
-    pub accumulate: usize,
+    /// What the sums start from: `S(p, m, j) = start[p*start_panel + m*start_row + j]`, so that `C = S + A·B`; null for
+    /// zeros. It may be C itself.
+    pub start: *const E,
+    pub start_row: usize,
+    pub start_panel: usize,
     /// Memory laid out like C that will be wanted when this product is done.
     pub hints: *const Hint<E>,
     pub hint_count: usize,
@@ -277,7 +279,9 @@ impl<E: Element> Kernels<E> {
             c_panel: m * self.nr,
             m,
             panels: n / self.nr,
-            accumulate: 0,
+            start: std::ptr::null(),
+            start_row: 0,
+            start_panel: 0,
             hints: std::ptr::null(),
             hint_count: 0,
         };

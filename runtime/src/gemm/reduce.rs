@@ -200,7 +200,9 @@ unsafe fn reduce_block<E: Element>(
                 c_panel,
                 m: rows.len(),
                 panels: group,
-                accumulate: usize::from(job.accumulate || start > 0),
+                start: if job.accumulate || start > 0 { c } else { std::ptr::null() },
+                start_row: c_row,
+                start_panel: c_panel,
                 hints: std::ptr::null(),
                 hint_count: 0,
             };
@@ -353,18 +355,21 @@ pub unsafe fn reduce_rows<E: Element>(kernels: &Kernels<E>, job: &ReduceRows<E>,
     loop {
         let steps = SUM_ROWS.min(job.rows - start);
         let segment = Segment { a: &one, am: 0, ak: 0, k: steps };
+        let c = job.c.wrapping_add(columns.start);
         let call = GemmCall {
             segments: &segment,
             segment_count: 1,
             b: row(job.b, start, job.ldb).wrapping_add(columns.start),
             b_panel: kernels.nr,
             b_k: steps_of(job.ldb),
-            c: job.c.wrapping_add(columns.start),
+            c,
             c_row: 0,
             c_panel: kernels.nr,
             m: 1,
             panels,
-            accumulate: usize::from(job.accumulate || start > 0),
+            start: if job.accumulate || start > 0 { c } else { std::ptr::null() },
+            start_row: 0,
+            start_panel: kernels.nr,
             hints: std::ptr::null(),
             hint_count: 0,
         };

@@ -93,6 +93,20 @@ impl<E: Real> Product<E> {
         hints: usize,
     ) -> Vec<E> {
         let mut c = self.c.clone();
+        self.run_into(kernels, (accumulate, None), rows, panels, hints, &mut c);
+        c
+    }
+
+    /// Into a given C, from C itself or from what is laid out panel after panel.
+    fn run_into(
+        &self,
+        kernels: &Kernels<E>,
+        (accumulate, start): (bool, Option<&[E]>),
+        rows: Range<usize>,
+        panels: Range<usize>,
+        hints: usize,
+        c: &mut [E],
+    ) {
         let hints = vec![Hint { base: self.c.as_ptr(), row: self.width(kernels) }; hints];
         let k: usize = self.ks.iter().sum();
         let segments: Vec<Segment<E>> = (0..self.ks.len())
@@ -102,24 +116,30 @@ impl<E: Real> Product<E> {
             })
             .collect();
         let width = self.width(kernels);
+        let c_corner = c[rows.start * width + panels.start * kernels.nr..].as_mut_ptr();
         let call = GemmCall {
             segments: segments.as_ptr(),
             segment_count: segments.len(),
             b: self.b[panels.start * k * kernels.nr..].as_ptr(),
             b_panel: k * kernels.nr,
             b_k: kernels.nr,
-            c: c[rows.start * width + panels.start * kernels.nr..].as_mut_ptr(),
+            c: c_corner,
             c_row: width,
             c_panel: kernels.nr,
             m: rows.len(),
             panels: panels.len(),
-            accumulate: accumulate.into(),
+            start: match start {
+                Some(start) => start.as_ptr(),
+                None if accumulate => c_corner,
+                None => std::ptr::null(),
+            },
+            start_row: if start.is_some() { kernels.nr } else { width },
+            start_panel: if start.is_some() { rows.len() * kernels.nr } else { kernels.nr },
             hints: hints.as_ptr(),
             hint_count: hints.len(),
         };
         // SAFETY: all of the matrices above, and the kernels are supported.
         unsafe { (kernels.gemm)(&call) };
-        c
     }
 
     fn width(&self, kernels: &Kernels<E>) -> usize {
@@ -193,6 +213,36 @@ fn products_f32() {
 #[test]
 fn products_f64() {
     products::<f64>();
+}
+
+/// Sums that start elsewhere are those that start from C, for every shape of tile and across chunks of k.
+fn starts<E: Real>() {
+    for kernels in Kernels::<E>::all_supported() {
+        let nr = kernels.nr;
+        for (m, panels, ks) in [(1, 7, &[9][..]), (2, 4, &[5, 300]), (3, 3, &[8]), (11, 2, &[17]), (23, 3, &[700, 30])]
+        {
+            let product = Product::new(kernels, m, panels, ks, false);
+            let width = product.width(kernels);
+            let start: Vec<E> =
+                (0..panels * m * nr).map(|at| product.c[at / nr % m * width + at / (m * nr) * nr + at % nr]).collect();
+            let mut got = vec![E::default(); product.c.len()];
+            product.run_into(kernels, (false, Some(&start)), 0..m, 0..panels, 0, &mut got);
+            let expected = product.run(kernels, true, 0..m, 0..panels);
+            for row in (0..m).map(|m| m * width..m * width + panels * nr) {
+                assert_eq!(bits(&expected[row.clone()]), bits(&got[row]), "{} {m} {panels} {ks:?}", kernels.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn starts_f32() {
+    starts::<f32>();
+}
+
+#[test]
+fn starts_f64() {
+    starts::<f64>();
 }
 
 /// The bits of a row do not depend on the rows and panels it is computed with.
@@ -273,7 +323,9 @@ fn segments_are_invisible() {
                 c_panel: kernels.nr,
                 m,
                 panels,
-                accumulate: 0,
+                start: std::ptr::null(),
+                start_row: 0,
+                start_panel: 0,
                 hints: std::ptr::null(),
                 hint_count: 0,
             };
@@ -406,6 +458,8 @@ fn weight_gradients() {
         (300, 17, 40),
         (12, 48, 513),
         (2, 130, 1100),
+        (45, 70, 1000),
+        (700, 20, 800),
     ] {
         for accumulate in [false, true] {
             reduce_shape::<f32>(ki, n, rows, accumulate);

@@ -87,8 +87,10 @@ struct Chunk<'a, E> {
     call: &'a GemmCall<E>,
     start: Place<E>,
     steps: usize,
-    /// Whether the accumulators start from C rather than from zero.
-    from_c: bool,
+    /// Where the accumulators start from, and its distances from row to row and panel to panel; null for zeros.
+    from: *const E,
+    from_row: usize,
+    from_panel: usize,
     /// The call's hints that are followed meanwhile: each chunk has its share.
     hints: Range<usize>,
 }
@@ -99,6 +101,9 @@ struct Corner<E> {
     a_row: usize,
     b: *const E,
     c: *mut E,
+    /// First elements that it starts from, and that the tile behind it does; null where that is zeros.
+    from: *const E,
+    next_from: *const E,
     /// First row and panel.
     row: usize,
     panel: usize,
@@ -202,20 +207,20 @@ unsafe fn tile<T: Vector, const TILED: bool, const FIRST: bool, const V: usize, 
     // moved with wrapping arithmetic where the last step of a loop takes them past the end.
     unsafe {
         let mut sum = [[[T::splat(T::Element::default()); V]; P]; M];
-        if chunk.from_c {
+        if !corner.from.is_null() {
             for m in 0..M {
                 for p in 0..P {
                     for v in 0..V {
-                        let at = p * call.c_panel + m * call.c_row + v * T::LANES;
-                        sum[m][p][v] = T::load(corner.c.add(at));
+                        let at = p * chunk.from_panel + m * chunk.from_row + v * T::LANES;
+                        sum[m][p][v] = T::load(corner.from.add(at));
                     }
                 }
             }
-        }
-        // The rows of C that the next tile begins with. They are far apart, so the hardware does
-        // not foresee them, and by the end of this tile they are here.
-        for m in 0..M {
-            prefetch(corner.c.wrapping_add((M + m) * call.c_row));
+            // The rows that the next tile begins with. They may be far apart, so the hardware does not foresee them,
+            // and by the end of this tile they are here.
+            for m in 0..M {
+                prefetch_near(corner.next_from.wrapping_add(m * chunk.from_row));
+            }
         }
         // One row is in the cache already, or comes in one run.
         for i in if M > 1 { chunk.hints.clone() } else { 0..0 } {
@@ -292,7 +297,7 @@ fn next_tile(left: usize) -> usize {
     match left {
         0..=TILE_ROWS => left,
         7 | 8 => 4,
-        9 => 5,
+        9 | 10 => 5,
         _ => TILE_ROWS,
     }
 }
@@ -347,7 +352,9 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
             call,
             start: Place { segment: call.segments, offset: 0 },
             steps: 0,
-            from_c: call.accumulate != 0,
+            from: call.start,
+            from_row: call.start_row,
+            from_panel: call.start_panel,
             hints: 0..0,
         };
         let mut k = 0;
@@ -362,7 +369,15 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
                 while m < block_end {
                     let left = block_end - m;
                     let rows = if TILED { left.min(TILE_ROWS) } else { next_tile(left) };
+                    let from = |m: usize, panel: usize| match chunk.from.is_null() {
+                        true => std::ptr::null(),
+                        false => chunk.from.wrapping_add(panel * chunk.from_panel + m * chunk.from_row),
+                    };
+                    let next_from =
+                        if m + rows < block_end { from(m + rows, panel) } else { from(block, panel + panels) };
                     let corner = Corner {
+                        from: from(m, panel),
+                        next_from,
                         row: m,
                         panel,
                         a_row: if TILED { m / TILE_ROWS * aside.a_tile } else { m },
@@ -403,7 +418,7 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
             }
             // SAFETY: the steps just done were there to be done.
             chunk.start = unsafe { chunk.start.advance(chunk.steps) };
-            chunk.from_c = true;
+            (chunk.from, chunk.from_row, chunk.from_panel) = (call.c, call.c_row, call.c_panel);
         }
         block = block_end;
     }

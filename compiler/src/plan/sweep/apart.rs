@@ -32,7 +32,10 @@ pub fn apart(unit: Unit) -> Vec<Unit> {
             let reads = |r: &Read| matches!(r.source, Source::Memory(m) if stage.reads[m].buffer == access.buffer);
             node.stores.iter().any(|(write, _)| *write == w) || node.reads.iter().any(reads)
         };
-        let together: Vec<usize> = (0..products).filter(|&i| touches(&kernel.nodes[i])).map(|i| component[i]).collect();
+        let starts = kernel.tile.iter().flat_map(|tile| &tile.products).filter_map(|product| product.start);
+        let is_start = starts.into_iter().any(|(read, _)| stage.reads[read].buffer == access.buffer);
+        let touching = (0..products).filter(|&i| touches(&kernel.nodes[i])).chain(is_start.then_some(products));
+        let together: Vec<usize> = touching.map(|i| component[i]).collect();
         let first = together.iter().copied().min();
         for c in component.iter_mut().filter(|c| together.contains(c)) {
             *c = first.expect("it is one of them");
@@ -81,7 +84,8 @@ fn part(stage: &Stage, kernel: &Kernel, own: impl Fn(usize) -> bool) -> Stage {
         }
         for product in &mut tile.products {
             let places = product.segments.iter_mut().map(|(read, _, _)| read).chain([&mut product.read]);
-            places.for_each(|read| *read = position(&mut reads, stage.reads[*read]));
+            let start = product.start.iter_mut().map(|(read, _)| read);
+            places.chain(start).for_each(|read| *read = position(&mut reads, stage.reads[*read]));
         }
         tile.stores.iter_mut().for_each(|(_, write, _)| *write = position(&mut writes, stage.writes[*write]));
     }
