@@ -25,6 +25,9 @@ use crate::plan::{At, Kernel, KernelNode, KernelOp, Read, Source, Tile};
 const TILE_ROWS: usize = 24;
 /// Vectors that a sum along features is taken in, side by side.
 const CHAINS: usize = 4;
+/// Bytes of weights above which they are fetched ahead: those of a step then come from a cache that is shared, or from
+/// memory, in each step.
+const FAR: i64 = 4 << 20;
 /// Panels times rows of a tile: what keeps a tile of a few values in the first cache.
 const TILE_AREA: usize = 48;
 
@@ -357,7 +360,8 @@ impl Emit<'_, '_> {
         let product = &tile.products[i];
         let panel = self.table.panel as i64;
         let segments = self.slot(product.segments.len() * 32);
-        let call = self.slot(15 * 8);
+        let call = self.slot(16 * 8);
+        let weights: i64 = tile.products.iter().map(|p| (p.k * tile.n) as i64 * self.size).sum();
         let direct = tile.only_store(i, &self.kernel.nodes);
         // Each product asks for its part of what the pointwise work needs, for what the next one starts from, and for
         // where it leaves its own result.
@@ -426,6 +430,7 @@ impl Emit<'_, '_> {
             start,
             start_row,
             self.int(panel),
+            self.int(i64::from(weights > FAR)),
             self.b.ins().stack_addr(types::I64, hints, 0),
             self.int(hinted.len() as i64),
         ];

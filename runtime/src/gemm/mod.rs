@@ -74,6 +74,8 @@ pub struct GemmCall<E> {
     pub start: *const E,
     pub start_row: usize,
     pub start_panel: usize,
+    /// Whether B is so large that it comes from far away: then each panel is asked for while the one before it is used.
+    pub far: usize,
     /// Memory laid out like C that will be wanted when this product is done.
     pub hints: *const Hint<E>,
     pub hint_count: usize,
@@ -282,6 +284,7 @@ impl<E: Element> Kernels<E> {
             start: std::ptr::null(),
             start_row: 0,
             start_panel: 0,
+            far: 0,
             hints: std::ptr::null(),
             hint_count: 0,
         };

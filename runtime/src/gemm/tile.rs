@@ -257,7 +257,7 @@ unsafe fn tile<T: Vector, const TILED: bool, const FIRST: bool, const V: usize, 
                 // machine has to look past to see the loads that come.
                 let (ak, b_k) = (if TILED { TILE_ROWS } else { 1 }, V * T::LANES);
                 for i in 0..steps / UNROLL {
-                    if TILED && i < corner.hint_lines {
+                    if i < corner.hint_lines {
                         prefetch(hint);
                         hint = hint.wrapping_add(corner.hint_k);
                     }
@@ -342,7 +342,7 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
         (fitting / TILE_ROWS).max(2) * TILE_ROWS
     };
     let at_once = panels_at_once(call.m);
-    let lines = |m: usize| total * m / call.m;
+    let line = LINE / size_of::<T::Element>();
 
     let mut block = 0;
     while block < call.m {
@@ -365,6 +365,22 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
             let mut panel = 0;
             while panel < call.panels {
                 let panels = at_once.min(call.panels - panel);
+                // What is fetched meanwhile, each tile its share: what the caller has named, or B's next chunk.
+                let next = panel + panels;
+                let (hint, hint_k, all) = if TILED {
+                    (aside.hint, aside.hint_k, chunk.steps)
+                } else if call.far == 0 || call.m <= TILE_ROWS {
+                    (call.b, 0, 0)
+                } else if next < call.panels || k + chunk.steps == total {
+                    (
+                        call.b.wrapping_add(next * call.b_panel + if next < call.panels { k * call.b_k } else { 0 }),
+                        line,
+                        chunk.steps * nr / line,
+                    )
+                } else {
+                    (call.b.wrapping_add((k + chunk.steps) * call.b_k), line, chunk.steps * nr / line)
+                };
+                let lines = |m: usize| all * (m - block) / (block_end - block);
                 let mut m = block;
                 while m < block_end {
                     let left = block_end - m;
@@ -386,9 +402,9 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
                         // The later tiles ask for what they have, which is cheaper than a branch.
                         source: aside.source,
                         source_k: aside.source_k,
-                        hint: aside.hint.wrapping_add(lines(m).wrapping_mul(aside.hint_k)),
-                        hint_k: aside.hint_k,
-                        hint_lines: if TILED { lines(m + rows) - lines(m) } else { 0 },
+                        hint: hint.wrapping_add(lines(m).wrapping_mul(hint_k)),
+                        hint_k,
+                        hint_lines: lines(m + rows) - lines(m),
                     };
                     macro_rules! shapes {
                         ($(($m:literal, $p:literal))*) => {
