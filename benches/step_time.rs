@@ -167,6 +167,20 @@ fn bandwidth() -> f64 {
     (0..10).map(copy).fold(0.0, f64::max)
 }
 
+/// Bytes of memory that this process has (`VmRSS`) or had at most (`VmHWM`), where the system says so.
+fn resident(what: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with(what));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Lets `VmHWM` begin anew; what the process has by now.
+fn forget_peak() -> u64 {
+    // Where that cannot be asked for, the peak is that of all sizes so far.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    resident("VmRSS")
+}
+
 /// What was found of one size.
 struct Found {
     times: Vec<Duration>,
@@ -245,10 +259,12 @@ fn steps(options: &Options, size: &Size) -> Found {
 }
 
 fn measure(options: &Options, size: &Size, bytes_per_second: f64) {
+    let before = forget_peak();
     let found = match options.mode {
         Mode::Stream => steps(options, size),
         _ => whole_sequences(options, size, bytes_per_second),
     };
+    let grown = resident("VmHWM").saturating_sub(before);
     let peak = found.peak;
     let times = &found.times;
     let (median, min) = (times[times.len() / 2].as_secs_f64(), times[0].as_secs_f64());
@@ -263,7 +279,7 @@ fn measure(options: &Options, size: &Size, bytes_per_second: f64) {
             "cell": size.cell, "B": size.b, "T": size.t, "I": size.i, "H": size.h,
             "threads": options.threads, "ms": median * 1e3, "min_ms": min * 1e3, "gflops": gflops,
             "peak_gflops": peak / 1e9, "share_of_peak": gflops * 1e9 / peak,
-            "compile_ms": compile_ms, "memory": found.memory,
+            "compile_ms": compile_ms, "memory": found.memory, "grown": grown,
             "phases": by_name(|phase| phase.1), "bounds": by_name(|phase| phase.2),
         });
         println!("{line}");
