@@ -28,6 +28,9 @@ const CHAINS: usize = 4;
 /// Bytes of weights above which they are fetched ahead: those of a step then come from a cache that is shared, or from
 /// memory, in each step.
 const FAR: i64 = 4 << 20;
+/// Most rows that a row kernel takes together, and bytes of scratch that they may have: half of a small first cache.
+const ROWS_TOGETHER: usize = 8;
+const ROWS_BYTES: usize = 16 << 10;
 /// Panels times rows of a tile: what keeps a tile of a few values in the first cache.
 const TILE_AREA: usize = 48;
 
@@ -52,6 +55,10 @@ pub fn kernel(
         Some(_) => schedule(kernel, |_| TILE_AREA * panel * size),
         // One vector more than the features: loops of several dimensions may end with a whole vector.
         None => schedule(kernel, |n| (n + 16 / size).next_multiple_of(64 / size) * size),
+    };
+    let together = match kernel.tile {
+        Some(_) => 1,
+        None => (ROWS_BYTES / levels.size.max(1)).clamp(1, ROWS_TOGETHER),
     };
     let unary = b.func.import_signature(signature(config.default_call_conv, 3));
     let gemm = b.func.import_signature(signature(config.default_call_conv, 1));
@@ -90,12 +97,12 @@ pub fn kernel(
     }
     match &kernel.tile {
         Some(tile) => e.tile(tile, p[3], p[4], p[5], p[6]),
-        None => e.rows(p[3], p[4]),
+        None => e.rows(p[3], p[4], together),
     }
     e.b.ins().return_(&[]);
     e.b.seal_all_blocks();
     e.b.finalize(config);
-    levels.size
+    levels.size * together
 }
 
 fn signature(convention: CallConv, arguments: usize) -> Signature {
@@ -126,6 +133,15 @@ struct Emit<'a, 'f> {
     unary: SigRef,
     binary: SigRef,
     gemm: SigRef,
+}
+
+/// The form of a loop over features.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Form {
+    /// All that it touches lies feature behind feature, so that one loop goes through all dimensions.
+    flat: bool,
+    /// It takes whole vectors.
+    vectors: bool,
 }
 
 /// Where a loop stands: how to find the memory of features.
@@ -468,43 +484,72 @@ impl Emit<'_, '_> {
 
     // ---- rows ---------------------------------------------------------------------------------------------
 
-    fn rows(&mut self, row0: Value, row1: Value) {
-        let one = self.int(1);
-        self.repeat(row0, row1, one, &[], |e, row, _| {
-            let rows: Vec<Option<Value>> = (0..e.kernel.strides.len()).map(|a| Some(e.row(a, row))).collect();
+    /// Some rows together, level after level: what follows within a row waits for what was before it, while rows know
+    /// nothing of each other. Each has scratch of its own.
+    fn rows(&mut self, row0: Value, row1: Value, together: usize) {
+        let (one, block, all) = (self.int(1), self.int(together as i64), self.scratch);
+        let own = self.levels.size as i64;
+        self.repeat(row0, row1, block, &[], |e, first, _| {
+            let end = e.b.ins().iadd(first, block);
+            let end = e.min(end, row1);
             for level in 0..e.levels.count {
-                // Loops of one shape share a loop; reductions belong to the loop over their operand.
-                let mut sinks = e.sinks(level);
-                while let Some(&head) = sinks.first() {
-                    let dims = e.kernel.nodes[head].dims.clone();
-                    let (same, rest): (Vec<usize>, Vec<usize>) =
-                        sinks.iter().partition(|&&s| e.kernel.nodes[s].dims == dims);
-                    sinks = rest;
-                    e.row_loop(&same, &dims, &rows);
-                }
-                e.row_calls(level, &rows);
+                e.repeat(first, end, one, &[], |e, row, _| {
+                    let place = e.b.ins().isub(row, first);
+                    let place = e.times(place, own);
+                    e.scratch = e.b.ins().iadd(all, place);
+                    e.row_level(level, row);
+                    Vec::new()
+                });
             }
             Vec::new()
         });
     }
 
-    /// One loop nest over `dims` for all these nodes.
-    fn row_loop(&mut self, sinks: &[usize], dims: &[usize], rows: &[Option<Value>]) {
-        let involved = self.involved(sinks);
+    /// One level of one row.
+    fn row_level(&mut self, level: usize, row: Value) {
+        let rows: Vec<Option<Value>> = (0..self.kernel.strides.len()).map(|a| Some(self.row(a, row))).collect();
+        // Loops of one form share a loop; reductions belong to the loop over their operand. The form of a loop, and so
+        // the order of a sum, is that of each of its nodes alone, whatever else the kernel computes.
+        let mut sinks = self.sinks(level);
+        while let Some(&head) = sinks.first() {
+            let dims = self.kernel.nodes[head].dims.clone();
+            let form = self.form(head, &dims);
+            let (same, rest): (Vec<usize>, Vec<usize>) =
+                sinks.iter().partition(|&&s| self.kernel.nodes[s].dims == dims && self.form(s, &dims) == form);
+            sinks = rest;
+            self.row_loop(&same, &dims, form, &rows);
+        }
+        self.row_calls(level, &rows);
+    }
+
+    /// The form of loop that a node wants.
+    fn form(&self, sink: usize, dims: &[usize]) -> Form {
         let nodes = &self.kernel.nodes;
-        let reduces: Vec<usize> = sinks.iter().copied().filter(|&s| self.levels.manner[s] == Manner::Reduce).collect();
+        let involved = self.involved(&[sink]);
         let flat = involved.iter().all(|&i| {
             let reads = nodes[i].reads.iter().all(|r| r.is_scalar() || r.is_flat(dims));
             let into = nodes[i].into.as_ref().is_none_or(|into| into.iter().all(|&s| s == 0) || nodes[i].len == 1);
             reads && into
         });
+        let unit = |s: Option<&usize>| s.is_none_or(|&s| s <= 1);
+        let dense = involved.iter().all(|&i| {
+            let into = nodes[i].into.as_ref().is_none_or(|into| unit(into.last()));
+            into && nodes[i].reads.iter().all(|r| unit(r.strides.last()))
+        });
+        Form { flat, vectors: flat || dense }
+    }
+
+    /// One loop nest over `dims` for all these nodes, which want this form.
+    fn row_loop(&mut self, sinks: &[usize], dims: &[usize], form: Form, rows: &[Option<Value>]) {
+        let reduces: Vec<usize> = sinks.iter().copied().filter(|&s| self.levels.manner[s] == Manner::Reduce).collect();
         for &r in &reduces {
             self.identity(r);
         }
         let n: usize = dims.iter().product();
         let zero = self.int(0);
-        let place = Place { rows: rows.to_vec(), flat: zero, scratch: zero, extra: 0, outer: Vec::new(), wide: true };
-        if flat {
+        let wide = form.vectors;
+        let place = Place { rows: rows.to_vec(), flat: zero, scratch: zero, extra: 0, outer: Vec::new(), wide };
+        if form.flat {
             let len = if reduces.is_empty() { n.next_multiple_of(self.lanes) } else { n };
             self.inner(sinks, &reduces, len, place, None);
             return;
@@ -541,23 +586,14 @@ impl Emit<'_, '_> {
         }
     }
 
-    /// The innermost loop: vectors, then a scalar tail. `nested` is the last dimension where there are outer ones.
+    /// The innermost loop: vectors where the place is wide, then a scalar tail. `nested` is the last dimension where there are outer ones.
     fn inner(&mut self, sinks: &[usize], reduces: &[usize], n: usize, place: Place, nested: Option<usize>) {
-        let involved = self.involved(sinks);
-        let nodes = &self.kernel.nodes;
-        let unit = |s: Option<&usize>| s.is_none_or(|&s| s <= 1);
-        let vectors = nested.is_none()
-            || involved.iter().all(|&i| {
-                let node = &nodes[i];
-                node.reads.iter().all(|r| unit(r.strides.last()))
-                    && node.into.as_ref().is_none_or(|into| unit(into.last()))
-            });
-        let wide = if vectors { n / self.lanes * self.lanes } else { 0 };
+        let wide = if place.wide { n / self.lanes * self.lanes } else { 0 };
         // Sums in registers: vectors for each reduction along this loop.
         let along: Vec<usize> = reduces.iter().copied().filter(|&r| self.sums_along(r, nested.is_some())).collect();
         // A sum is a chain, each link of which waits for the one before: several chains keep the adders busy.
         let vectors = wide / self.lanes;
-        let chains = if along.is_empty() || along.len() < reduces.len() { 1 } else { vectors.clamp(1, CHAINS) };
+        let chains = if along.is_empty() { 1 } else { vectors.clamp(1, CHAINS) };
         let whole = vectors / chains * chains;
         for (from, to, chains) in [(0, whole, chains), (whole, vectors, 1)] {
             if from == to {
@@ -816,7 +852,7 @@ impl Emit<'_, '_> {
                 // Into the elements of this loop.
                 let base = self.element(i, place);
                 let address = self.b.ins().iadd(base, place.flat);
-                let offset = self.levels.scratch[i].expect("reductions have scratch") as i32;
+                let offset = self.levels.scratch[i].expect("reductions have scratch") as i32 + place.extra;
                 let ty = if place.wide { self.vector } else { self.lane };
                 let old = self.b.ins().load(ty, flags(), address, offset);
                 let new = self.combine(op, old, x);
@@ -825,7 +861,7 @@ impl Emit<'_, '_> {
                     let row = place.rows[self.kernel_reads() + write].expect("accessed");
                     let into = self.b.ins().isub(address, self.scratch);
                     let row = self.b.ins().iadd(row, into);
-                    self.b.ins().store(flags(), new, row, (first as i64 * self.size) as i32);
+                    self.b.ins().store(flags(), new, row, (first as i64 * self.size) as i32 + place.extra);
                 }
                 continue;
             }

@@ -62,7 +62,7 @@ impl Plan {
     ///
     /// let program = Program::record("line", |p| p.output("y", p.affine("line", p.input("x", 3), 2)))?;
     /// let svg = program.plan().to_svg();
-    /// assert!(svg.starts_with("<svg") && svg.contains(">p0 = x · line.w.packed ; [3, 2]</text>"));
+    /// assert!(svg.starts_with("<svg") && svg.contains(">p0 = line.b + x · line.w.packed ; [3, 2]</text>"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn to_svg(&self) -> String {
