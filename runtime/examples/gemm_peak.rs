@@ -164,7 +164,7 @@ fn gradient<E: Real>(kernels: &Kernels<E>, ki: usize, n: usize, rows: usize) -> 
 fn sums<E: Real>(kernels: &Kernels<E>, n: usize, rows: usize) -> f64 {
     let b: Vec<E> = fill(rows * n);
     let mut c: Vec<E> = fill(n);
-    let job = ReduceRows { b: b.as_ptr(), ldb: n as isize, n, rows, c: c.as_mut_ptr(), accumulate: false };
+    let job = ReduceRows { b: b.as_ptr(), ldb: n as isize, times: None, n, rows, c: c.as_mut_ptr(), accumulate: false };
     let mut rate: f64 = 0.0;
     for _ in 0..50 {
         let start = Stopwatch::start();

@@ -517,12 +517,16 @@ impl<E: Float> Run<'_, E> {
                         job.accumulate = true;
                     }
                 }
-                Work::ReduceRows { from, into } => {
-                    let columns = part(from.len, member, members);
+                Work::ReduceRows { from, times, into } => {
                     let (b, ldb) = self.summed::<E>(from, stage.domain, t, rows);
+                    let times = times.as_ref().map(|times| {
+                        let (a, lda) = self.summed::<E>(times, stage.domain, t, rows);
+                        (a.cast_const(), lda)
+                    });
                     let c = self.address::<E>(into, t, 0);
-                    let n = from.len;
-                    let mut job = gemm::ReduceRows { b: b.cast_const(), ldb, n, rows, c, accumulate: goes_on };
+                    let (b, n) = (b.cast_const(), from.len);
+                    let mut job = gemm::ReduceRows { b, ldb, times, n, rows, c, accumulate: goes_on };
+                    let columns = job.columns(self.kernels, member, members);
                     if into.access.at == At::Shared {
                         gemm::reduce_rows(self.kernels, &job, columns);
                         return;

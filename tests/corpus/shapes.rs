@@ -57,6 +57,20 @@ fn grids() -> Program {
     })
 }
 
+/// A sum over all features and sums over their last dimension, in one kernel or, with checkpoints, in two: the order of
+/// each is its own.
+fn sums_of_one_shape() -> Program {
+    record("sums_of_one_shape", |p| {
+        let x = p.sequence("x", [10, 5]);
+        let run = p.scan("loop", |s| {
+            let h = s.state("h", [10, 5]);
+            s.next(h, (s.at(x) + h * 0.3).tanh())
+        });
+        let normed = p.rms_norm("norm", run.all());
+        p.minimize(energy(normed) + energy(run.all()) * 0.3);
+    })
+}
+
 /// Features of rank 2 through a weight.
 fn rank_2_dot() -> Program {
     record("rank_2_through_dot", |p| {
@@ -280,6 +294,7 @@ pub fn programs() -> Vec<Program> {
     let mut all = vec![
         unaligned_concat(),
         grids(),
+        sums_of_one_shape(),
         rank_2_dot(),
         rank_3(),
         stacks(),

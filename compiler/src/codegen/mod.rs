@@ -12,6 +12,7 @@ mod emit;
 mod levels;
 mod memory;
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use cranelift_codegen::Context;
@@ -116,7 +117,14 @@ pub fn compile(
     let mut functions: Vec<(FuncId, KernelInfo)> = Vec::new();
     let mut context = module.make_context();
     let mut builder_context = FunctionBuilderContext::new();
+    // Kernels that differ only in where their rows are, as those of equal layers do, have one function.
+    let mut known: HashMap<String, usize> = HashMap::new();
     for (i, kernel) in kernels.iter().enumerate() {
+        if let Some(&same) = known.get(&kernel.shape()) {
+            functions.push(functions[same].clone());
+            continue;
+        }
+        known.insert(kernel.shape(), i);
         let compiled = define(&mut module, &mut context, &mut builder_context, i, kernel, precision, table, fma, texts);
         match compiled {
             Ok(f) => functions.push(f),

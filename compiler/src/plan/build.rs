@@ -9,7 +9,7 @@ use super::group::{Class, Group, Grouping, Kind, View, group, is_dense, row_majo
 use super::kernel::{Kernel, KernelNode, KernelOp, Product, Read, Source, Tile};
 use super::{
     Access, At, Buffer, BufferId, Checkpointing, Domain, Keep, Loop, Matrix, Plan, Port, Rows, Span, Stage, State,
-    Target, Unit, Work, memory, sweep,
+    Target, Unit, Work, memory, sums, sweep,
 };
 use crate::ir::op::Op;
 use crate::ir::types::{Axis, DType, Extent, Type};
@@ -171,6 +171,7 @@ impl Builder {
                 updates.push((value, index, parameter));
             }
         }
+        sums::take_products(&mut units, &mut self.buffers);
         Plan {
             name: program.name.clone(),
             target: self.target,
@@ -933,7 +934,7 @@ impl Builder {
                 for from in self.spans(scope, operands[0], pace, stages) {
                     let into = home.span(Pace { stepwise: false }, at, from.len);
                     at += from.len;
-                    stages.push(stage(&name, domain, Work::ReduceRows { from, into }));
+                    stages.push(stage(&name, domain, Work::ReduceRows { from, times: None, into }));
                 }
             }
             Op::Dot | Op::DotNt => {
@@ -1121,7 +1122,7 @@ fn stage(name: &str, domain: Domain, work: Work) -> Stage {
         Work::Kernel(_) => unreachable!("kernels list their own"),
         Work::Pack { from, into, .. } => (vec![shared(from.buffer)], vec![shared(*into)]),
         Work::ReduceProduct { a, b, into, .. } => (vec![a.access, b.access], vec![shared(*into)]),
-        Work::ReduceRows { from, into }
+        Work::ReduceRows { from, into, .. }
         | Work::Argmax { from, into, .. }
         | Work::ToFloat { from, into }
         | Work::Copy { from, into, .. }

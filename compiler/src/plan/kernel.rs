@@ -1,6 +1,6 @@
 //! What a kernel computes, as code generation needs it: a short list of nodes over one row's features.
 
-use super::{Access, BufferId};
+use super::{Access, At, BufferId};
 use crate::ir::op::{Binary, Unary};
 
 /// Where a node reads a value.
@@ -130,6 +130,26 @@ pub struct Tile {
     pub products: Vec<Product>,
     /// Where products are stored as they are: (product, position among the writes, first element).
     pub stores: Vec<(usize, usize, usize)>,
+}
+
+impl Kernel {
+    /// All that its code depends on, as text: kernels of one shape can share their code. It does not depend on which
+    /// buffers they work on, nor on which step or block of rows, but on whether it moves with the steps.
+    pub fn shape(&self) -> String {
+        let mut shape = self.clone();
+        for product in shape.tile.iter_mut().flat_map(|tile| &mut tile.products) {
+            product.packed = BufferId(0);
+        }
+        for (access, _) in &mut shape.strides {
+            access.buffer = BufferId(0);
+            access.at = match access.at {
+                At::Shared => At::Shared,
+                At::Step(_) => At::Step(0),
+                At::Row(_) | At::FromEnd(..) => At::Row(0),
+            };
+        }
+        format!("{shape:?}")
+    }
 }
 
 impl Tile {

@@ -35,6 +35,7 @@ mod group;
 mod kernel;
 mod memory;
 mod print;
+mod sums;
 mod sweep;
 
 pub use build::plan;
@@ -264,6 +265,8 @@ pub enum Work {
     ReduceRows {
         /// Rows to sum.
         from: Span,
+        /// Rows that each is multiplied by first, element by element.
+        times: Option<Span>,
         /// Result: one row, or one per sample.
         into: Span,
     },

@@ -158,8 +158,9 @@ impl Plan {
                 let at = if *offset == 0 { String::new() } else { format!("@{offset}") };
                 format!("reduce_product {}{at} {sum} {}ᵀ · {}", self.buffers[into.0].name, s(a), s(b))
             }
-            Work::ReduceRows { from, into } => {
-                format!("reduce_rows {} {} {}", s(into), if swept.is_some() { "+=" } else { "=" }, s(from))
+            Work::ReduceRows { from, times, into } => {
+                let times = times.as_ref().map(|times| format!(" * {}", s(times))).unwrap_or_default();
+                format!("reduce_rows {} {} {}{times}", s(into), if swept.is_some() { "+=" } else { "=" }, s(from))
             }
             Work::MatrixRows { from, into, m, k, n, packed } => {
                 format!("product {} = {} · {} [{m}, {k}, {n}]", s(into), s(from), self.buffers[packed.0].name)

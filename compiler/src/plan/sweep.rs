@@ -31,7 +31,7 @@
 //! axis or another: an encoder's sweep has the decoder's between its two ways.
 
 mod analysis;
-mod apart;
+pub(super) mod apart;
 
 use std::collections::HashSet;
 
@@ -233,8 +233,12 @@ impl Stage {
                 read(a);
                 read(b);
             }
-            Work::ReduceRows { from, into }
-            | Work::MatrixRows { from, into, .. }
+            Work::ReduceRows { from, times, into } => {
+                read(from);
+                times.iter_mut().for_each(read);
+                write(into);
+            }
+            Work::MatrixRows { from, into, .. }
             | Work::Argmax { from, into, .. }
             | Work::ToFloat { from, into }
             | Work::Copy { from, into, .. }

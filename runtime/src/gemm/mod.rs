@@ -117,6 +117,8 @@ pub struct Kernels<E: 'static> {
     pub gemm: GemmFn<E>,
     /// The product with A stored in tiles, for [`reduce_product`].
     tiled: TiledFn<E>,
+    /// Sums over rows of products, for [`reduce_rows`].
+    row_products: unsafe extern "C" fn(*const vector::RowProducts<E>),
     /// Multiply-adds on registers, in rounds of [`PEAK_SUMS`] vectors; gives something of the sums.
     rounds: unsafe extern "C" fn(usize) -> E,
     /// Elements of a vector.
@@ -153,6 +155,8 @@ pub trait Element: Copy + Default + PartialEq + Send + Sync + sealed::Sealed + '
     fn candidates() -> &'static [Candidate<Self>];
     /// The sum, rounded once.
     fn plus(self, other: Self) -> Self;
+    /// The product, rounded once.
+    fn times(self, other: Self) -> Self;
 }
 
 mod sealed {
@@ -180,6 +184,13 @@ macro_rules! candidate {
             unsafe { tile::drive::<$vector, true, $vectors>(&*call, &*aside) }
         }
         /// # Safety
+        /// See [`vector::row_products`].
+        $(#[target_feature(enable = $features)])?
+        unsafe extern "C" fn row_products(job: *const vector::RowProducts<$element>) {
+            // SAFETY: the caller's promise; the features are enabled here.
+            unsafe { vector::row_products::<$vector, $vectors>(&*job) }
+        }
+        /// # Safety
         /// The machine has the instruction set.
         $(#[target_feature(enable = $features)])?
         unsafe extern "C" fn rounds(n: usize) -> $element {
@@ -193,6 +204,7 @@ macro_rules! candidate {
                 nr: $vectors * <$vector as vector::Vector>::LANES,
                 gemm,
                 tiled,
+                row_products,
                 rounds,
                 lanes: <$vector as vector::Vector>::LANES,
             },
@@ -233,6 +245,10 @@ macro_rules! element {
             #[inline(always)]
             fn plus(self, other: Self) -> Self {
                 self + other
+            }
+            #[inline(always)]
+            fn times(self, other: Self) -> Self {
+                self * other
             }
         }
     };

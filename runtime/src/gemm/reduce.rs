@@ -20,7 +20,7 @@
 //! and the bits are those of one sum over all of them.
 
 use super::tile::{Aside, TILE_ROWS, k_chunk};
-use super::vector::prefetch_near;
+use super::vector::{RowProducts, prefetch_near};
 use super::{Element, GemmCall, Kernels, Segment};
 use std::ops::Range;
 
@@ -322,11 +322,14 @@ unsafe fn pack_panel<E: Element>(b: *const E, ldb: isize, width: usize, steps: u
     }
 }
 
-/// `c[j] (+)= Σ_r b[r*ldb + j]` for `j < n`, `r < rows`, in the order of r.
+/// `c[j] (+)= Σ_r b[r*ldb + j]` for `j < n`, `r < rows`, in the order of r; each element times one of another matrix, if
+/// there is one.
 #[derive(Clone, Copy, Debug)]
 pub struct ReduceRows<E> {
     pub b: *const E,
     pub ldb: isize,
+    /// What to multiply by, and its stride.
+    pub times: Option<(*const E, isize)>,
     pub n: usize,
     pub rows: usize,
     pub c: *mut E,
@@ -339,18 +342,54 @@ unsafe impl<E: Sync> Sync for ReduceRows<E> {}
 // SAFETY: as above; the value owns nothing.
 unsafe impl<E: Sync> Send for ReduceRows<E> {}
 
+impl<E: Element> ReduceRows<E> {
+    /// The columns of one of several members: whole panels, but for the last.
+    pub fn columns(&self, kernels: &Kernels<E>, member: usize, members: usize) -> Range<usize> {
+        let panels = self.n.div_ceil(kernels.nr);
+        let [start, end] = [member, member + 1].map(|m| self.n.min(panels * m / members * kernels.nr));
+        start..end
+    }
+}
+
 /// Sums the given columns. Each is one sum in the order of the rows, so the bits do not depend on
 /// how the columns are shared out.
 ///
 /// This is the product of a row of ones with B: multiplying by one is exact, so a fused
-/// multiply-add is an addition, and the columns that fill no panel can simply be added.
+/// multiply-add is an addition, and the columns that fill no panel can simply be added. With products there are two
+/// roundings in those columns, and one in the others: then columns are shared out by [`ReduceRows::columns`].
 ///
 /// # Safety
-/// B must be readable and C writable as [`ReduceRows`] describes, without overlap. Other threads may
+/// B and what it is multiplied by must be readable and C writable as [`ReduceRows`] describes, without overlap. Other threads may
 /// sum other columns at the same time; nothing else may write to B or C.
 pub unsafe fn reduce_rows<E: Element>(kernels: &Kernels<E>, job: &ReduceRows<E>, columns: Range<usize>) {
     assert!(columns.start <= columns.end && columns.end <= job.n, "columns {columns:?} of {}", job.n);
     let panels = columns.len() / kernels.nr;
+    let tail = columns.start + panels * kernels.nr..columns.end;
+    if let Some((a, lda)) = job.times {
+        for start in (0..job.rows.max(1)).step_by(SUM_ROWS) {
+            let products = RowProducts {
+                a: row(a, start, lda).wrapping_add(columns.start),
+                lda,
+                b: row(job.b, start, job.ldb).wrapping_add(columns.start),
+                ldb: job.ldb,
+                c: job.c.wrapping_add(columns.start),
+                panels,
+                rows: SUM_ROWS.min(job.rows - start),
+                accumulate: job.accumulate || start > 0,
+            };
+            // SAFETY: whole panels inside the columns, over rows that exist.
+            unsafe { (kernels.row_products)(&products) };
+        }
+        for j in tail {
+            // SAFETY: column `j` of B, what it is multiplied by, and C.
+            unsafe {
+                let c = job.c.add(j);
+                let terms = (0..job.rows).map(|r| (*row(a, r, lda).add(j)).times(*row(job.b, r, job.ldb).add(j)));
+                *c = terms.fold(if job.accumulate { *c } else { E::default() }, E::plus);
+            }
+        }
+        return;
+    }
     let one = E::ONE;
     let mut start = 0;
     loop {
@@ -382,7 +421,7 @@ pub unsafe fn reduce_rows<E: Element>(kernels: &Kernels<E>, job: &ReduceRows<E>,
             break;
         }
     }
-    for j in columns.start + panels * kernels.nr..columns.end {
+    for j in tail {
         // SAFETY: column `j` of B and C.
         unsafe {
             let c = job.c.add(j);

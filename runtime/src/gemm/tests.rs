@@ -522,7 +522,7 @@ fn row_sums<E: Real>() {
                 for cut in [0, 1, n / 3, n / 2, n] {
                     let mut c = old.clone();
                     let ldb = ldb as isize;
-                    let job = ReduceRows { b: b.as_ptr(), ldb, n, rows, c: c.as_mut_ptr(), accumulate };
+                    let job = ReduceRows { b: b.as_ptr(), ldb, times: None, n, rows, c: c.as_mut_ptr(), accumulate };
                     // SAFETY: all of the matrices above; supported kernels.
                     unsafe {
                         reduce_rows(kernels, &job, 0..cut);
@@ -541,6 +541,49 @@ fn row_sums_have_one_order() {
     row_sums::<f64>();
 }
 
+/// Sums of products: right, and the same bits for every number of members and from pieces of rows.
+fn row_products<E: Real>() {
+    for (n, rows) in [(1, 1), (1, 0), (7, 100), (16, 31), (97, 65), (200, 1000)] {
+        let (lda, ldb) = (n as isize + 5, n as isize + 3);
+        let (a, b): (Vec<E>, Vec<E>) = (noise((rows + 1) * (n + 5), 2), noise((rows + 1) * (n + 3), 4));
+        let old: Vec<E> = noise(n, 6);
+        for kernels in Kernels::<E>::all_supported() {
+            let run = |members: usize, piece: usize| {
+                let mut c = old.clone();
+                for start in (0..rows.max(1)).step_by(piece) {
+                    let (rows, times) = (piece.min(rows - start), a[start * (n + 5)..].as_ptr());
+                    let b = b[start * (n + 3)..].as_ptr();
+                    let (c, times) = (c.as_mut_ptr(), Some((times, lda)));
+                    let job = ReduceRows { b, ldb, times, n, rows, c, accumulate: true };
+                    for member in 0..members {
+                        let columns = job.columns(kernels, member, members);
+                        // SAFETY: all of the matrices above; supported kernels.
+                        unsafe { reduce_rows(kernels, &job, columns) };
+                    }
+                }
+                c
+            };
+            let whole = run(1, rows.max(1));
+            for (j, (&sum, old)) in whole.iter().zip(&old).enumerate() {
+                let terms = (0..rows).map(|r| a[r * (n + 5) + j].wide() * b[r * (n + 3) + j].wide());
+                let (expected, size) =
+                    terms.fold((old.wide(), old.wide().abs()), |(sum, size), x| (sum + x, size + x.abs()));
+                let allowed = size * E::EPSILON * 40.0;
+                assert!((sum.wide() - expected).abs() <= allowed, "{} {n}×{rows} [{j}]", kernels.name);
+            }
+            for (members, piece) in [(2, rows.max(1)), (5, rows.max(1)), (1, 33), (3, 7)] {
+                assert_eq!(bits(&whole), bits(&run(members, piece)), "{} {n}×{rows} {members} {piece}", kernels.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn row_products_have_one_order() {
+    row_products::<f32>();
+    row_products::<f64>();
+}
+
 /// From the last row to the first, in pieces of any length: the bits of one sum over the rows turned round.
 fn pieces_from_the_end<E: Real>(ki: usize, n: usize, rows: usize) {
     let (a, b): (Vec<E>, Vec<E>) = (noise(rows * ki, 1), noise(rows * n, 2));
@@ -551,7 +594,7 @@ fn pieces_from_the_end<E: Real>(ki: usize, n: usize, rows: usize) {
         let mut sum = |a: *const E, b: *const E, sign: isize, rows: usize, accumulate: bool| {
             let (lda, ldb) = (sign * ki as isize, sign * n as isize);
             let product = ReduceProduct { a, lda, ki, b, ldb, n, rows, c: c.as_mut_ptr(), ldc: n, accumulate };
-            let of_rows = ReduceRows { b, ldb, n, rows, c: sums.as_mut_ptr(), accumulate };
+            let of_rows = ReduceRows { b, ldb, times: None, n, rows, c: sums.as_mut_ptr(), accumulate };
             // SAFETY: all of the matrices above, from whichever end; supported kernels.
             unsafe {
                 reduce_product(kernels, &product, 0..product.units(kernels), &mut Vec::new());

@@ -41,6 +41,60 @@ pub(super) fn prefetch<E>(_at: *const E) {
     }
 }
 
+/// `c[j] (+)= Σ_r a[r*lda + j] · b[r*ldb + j]` for the columns of whole panels and `r < rows`, in the order of r.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowProducts<E> {
+    pub a: *const E,
+    pub lda: isize,
+    pub b: *const E,
+    pub ldb: isize,
+    pub c: *mut E,
+    pub panels: usize,
+    pub rows: usize,
+    pub accumulate: bool,
+}
+
+/// Computes [`RowProducts`].
+///
+/// # Safety
+/// The machine has `T`'s instructions; A and B are readable and C writable as described, without overlap.
+#[inline(always)]
+pub(super) unsafe fn row_products<T: Vector, const V: usize>(job: &RowProducts<T::Element>) {
+    /// Panels whose sums are in registers at once.
+    const P: usize = 4;
+    let mut panel = 0;
+    while panel < job.panels {
+        let panels = P.min(job.panels - panel);
+        let at = |p: usize, v: usize| ((panel + p) * V + v) * T::LANES;
+        // SAFETY: rows and panels are those of the job.
+        unsafe {
+            let mut sums = [[T::splat(T::Element::default()); V]; P];
+            for p in 0..panels {
+                for v in 0..V {
+                    if job.accumulate {
+                        sums[p][v] = T::load(job.c.add(at(p, v)));
+                    }
+                }
+            }
+            for r in 0..job.rows as isize {
+                let (a, b) = (job.a.wrapping_offset(r * job.lda), job.b.wrapping_offset(r * job.ldb));
+                for p in 0..panels {
+                    for v in 0..V {
+                        sums[p][v] = sums[p][v].fma(T::load(a.add(at(p, v))), T::load(b.add(at(p, v))));
+                    }
+                }
+            }
+            for p in 0..panels {
+                for v in 0..V {
+                    sums[p][v].store(job.c.add(at(p, v)));
+                }
+            }
+        }
+        panel += panels;
+    }
+}
+
 /// `n` rounds of a multiply-add on each of `SUMS` registers; one element of their sum, so that nothing is left out.
 ///
 /// # Safety

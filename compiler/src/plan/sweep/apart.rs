@@ -51,7 +51,7 @@ pub fn apart(unit: Unit) -> Vec<Unit> {
 }
 
 /// Some nodes of a kernel as a stage of their own; behind the nodes, whether they have the products.
-fn part(stage: &Stage, kernel: &Kernel, own: impl Fn(usize) -> bool) -> Stage {
+pub fn part(stage: &Stage, kernel: &Kernel, own: impl Fn(usize) -> bool) -> Stage {
     fn position(list: &mut Vec<Access>, access: Access) -> usize {
         list.iter().position(|a| *a == access).unwrap_or_else(|| {
             list.push(access);
