@@ -5,6 +5,17 @@
 //! wrong way round for the micro-kernels, so it is taken in *chunks* of rows: both operands of a
 //! chunk are packed and the product is added to C, which is small.
 //!
+//! # What it costs beside the multiply-adds
+//!
+//! Best shares of the register peak of many runs, with nothing else in the process, before and after:
+//!
+//! * B is packed by the first tile of each panel, in passing, and its rows are asked for by all tiles of the panel
+//!   before, a few lines each: asking for all of them at once filled the queue of misses (256 × 1024: 81 to 86 %).
+//! * C is summed in scratch, panel by panel: its own rows are often a multiple of 4096 bytes apart, where they share sets
+//!   of the cache, and where loads wait for stores to what looks like the same address (76 to 82 %).
+//! * Tiles of the packed A are a line further apart than they are long, for the same reason, and its rows are asked for
+//!   two rows ahead, since they are often read downwards (256 × 256: 78 to 84 %).
+//!
 //! # Units
 //!
 //! Threads share the work by *unit*, a block of rows of C by one panel of columns, numbered block
