@@ -19,7 +19,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use super::levels::{Levels, Manner, in_register, schedule};
 use super::{KernelTable, Precision};
 use crate::ir::op::{Binary, Unary};
-use crate::plan::{At, Kernel, KernelNode, KernelOp, Read, Source, Tile};
+use crate::plan::{At, Kernel, KernelNode, KernelOp, Read, Source, Start, Tile};
 
 /// Rows of a tile: a multiple of the micro-kernel's.
 const TILE_ROWS: usize = 24;
@@ -383,7 +383,7 @@ impl Emit<'_, '_> {
         // where it leaves its own result.
         let mut hinted: Vec<(usize, usize)> =
             self.hints(tile).into_iter().skip(i).step_by(tile.products.len()).collect();
-        let next = tile.products.get(i + 1).and_then(|next| next.start);
+        let next = tile.products.get(i + 1).and_then(|next| next.start_in_memory());
         hinted.extend(next.filter(|&(read, _)| self.kernel.strides[read].0.at != At::Shared));
         hinted.extend(direct.map(|(write, offset)| (self.kernel.reads + write, offset)));
         let hints = self.slot(hinted.len() * 16);
@@ -413,13 +413,18 @@ impl Emit<'_, '_> {
             self.b.ins().iadd(base, offset)
         };
         let column = self.times(first, panel * self.size);
-        let start = product.start.map(|(read, offset)| {
-            let start = self.row(read, row);
-            let start = self.plus(start, offset as i64 * self.size);
-            (self.b.ins().iadd(start, column), self.int(self.stride(read) / self.size))
-        });
-        let zero = self.int(0);
-        let (start, start_row) = start.unwrap_or((zero, zero));
+        let (start, start_row, start_panel) = match product.start {
+            Some(Start::Memory(read, offset)) => {
+                let start = self.row(read, row);
+                let start = self.plus(start, offset as i64 * self.size);
+                (self.b.ins().iadd(start, column), self.int(self.stride(read) / self.size), self.int(panel))
+            }
+            Some(Start::Product(before)) => {
+                let start = self.plus(self.scratch, self.levels.products[before] as i64);
+                (start, self.int(panel), self.times(m, panel))
+            }
+            None => (self.int(0), self.int(0), self.int(0)),
+        };
         let (c, c_row, c_panel) = match direct {
             Some((write, offset)) => {
                 let write = self.kernel.reads + write;
@@ -445,7 +450,7 @@ impl Emit<'_, '_> {
             panels,
             start,
             start_row,
-            self.int(panel),
+            start_panel,
             self.int(i64::from(weights > FAR)),
             self.b.ins().stack_addr(types::I64, hints, 0),
             self.int(hinted.len() as i64),

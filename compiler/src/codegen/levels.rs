@@ -5,7 +5,7 @@
 //! have **levels**. Level L runs its loops (one for each loop shape), then its calls; a call's result is there from
 //! level L + 1 on. A value that is read at a later level, or by a call, or through a view, waits in **scratch**.
 
-use crate::plan::{Kernel, KernelNode, KernelOp, Read, Source};
+use crate::plan::{Kernel, KernelNode, KernelOp, Read, Source, Start};
 
 /// How a node comes about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,14 @@ pub fn schedule(kernel: &Kernel, slot: impl Fn(usize) -> usize) -> Levels {
         offset
     };
     let tile = kernel.tile.as_ref();
-    this.products = (0..tile.map_or(0, |t| t.products.len())).map(|_| take(tile.expect("it has products").n)).collect();
+    for product in tile.iter().flat_map(|tile| &tile.products) {
+        // A sum that goes on stays where it is.
+        let place = match product.start {
+            Some(Start::Product(before)) => this.products[before],
+            _ => take(tile.expect("it has products").n),
+        };
+        this.products.push(place);
+    }
     let mut readers = vec![0; n];
     let mut product_readers = vec![0; this.products.len()];
     for read in nodes.iter().flat_map(|node| &node.reads) {

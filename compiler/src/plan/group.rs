@@ -3,14 +3,17 @@
 //! Works on one graph: the top level or a body. Shape ops are not work but **views** of the value behind them; a
 //! view that no reader can follow is made solid, a copy. What remains is put into groups, in an order that respects
 //! all dependences: products open tiles, pointwise nodes follow their operands into a tile or a row group,
-//! reductions along features live in row groups, everything else is a group of its own. Then pointwise nodes that
-//! only a later group reads sink into it, so that their values never reach memory.
+//! reductions along features live in row groups, everything else is a group of its own. Then what only a later
+//! group reads sinks into it, so that it never reaches memory.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::ir::op::Op;
 use crate::ir::types::{Extent, Shape};
 use crate::ir::{Graph, Value};
+
+/// Values of one group that products may add to, so that kernels stay of a size.
+const MEMBERS: usize = 64;
 
 /// A value as a view of another: feature (i₀, ..) of the value is feature `offset + Σ iₖ·strides[k]` of the base.
 #[derive(Clone, Debug)]
@@ -400,7 +403,7 @@ impl Grouping<'_> {
                     let unit = self.unit[v.index()];
                     let first = after.map_or(0, |g| g + 1);
                     let kind = Kind::Tile { n: unit };
-                    self.find(first, |_, g| g.kind == kind && g.extent == extent && g.members.len() < 64)
+                    self.find(first, |_, g| g.kind == kind && g.extent == extent && g.members.len() < MEMBERS)
                         .unwrap_or_else(|| self.open(kind, extent))
                 }
                 Class::Pointwise => self
@@ -494,35 +497,77 @@ impl Grouping<'_> {
         })
     }
 
-    /// Pointwise nodes that read nothing of their own group and are read by one later group only move there.
+    /// Moves what one later group alone reads to that group, together with all that it needs of its own group and that
+    /// nobody else there needs.
     fn sink(&mut self) {
         for v in self.graph.values().rev() {
-            if !self.live[v.index()] || self.class[v.index()] != Class::Pointwise || self.wanted.contains(&v) {
+            if !self.live[v.index()] || !matches!(self.class[v.index()], Class::Pointwise | Class::Product) {
                 continue;
             }
-            let own = self.group_of[v.index()].expect("pointwise nodes are grouped");
-            let readers = &self.readers[v.index()];
-            let Some(target) = readers.first().and_then(|(user, _)| self.group_of[user.index()]) else { continue };
-            let alone = readers.iter().all(|(user, _)| self.group_of[user.index()] == Some(target));
-            let free = self.operand_groups(v).all(|(g, _)| g != own);
-            let n = self.graph.ty(v).shape.len();
-            let group = &self.groups[target];
-            let same = target != own && group.extent == self.graph.ty(v).extent;
-            if !(alone && free && same) {
+            let own = self.group_of[v.index()].expect("what is computed is grouped");
+            let Some(&(user, _)) = self.readers[v.index()].first() else { continue };
+            let Some(target) = self.group_of[user.index()] else { continue };
+            if target == own || self.groups[target].extent != self.graph.ty(v).extent {
                 continue;
             }
-            let fits = match group.kind {
-                Kind::Tile { n: own } => own == n && self.fits_tile(target, v, n) && self.read_flat(v),
-                Kind::Row { n: own } => own == n && self.read_flat(v),
-                _ => false,
-            };
+            let moved = self.needed_of_own_group(v, own);
+            let fits = self.groups[target].members.len() + moved.len() <= MEMBERS
+                && moved.iter().all(|&m| self.can_sink(m, &moved, own, target));
             if fits {
-                self.groups[own].members.retain(|&m| m != v);
-                let members = &mut self.groups[target].members;
-                let at = members.partition_point(|&m| m < v);
-                members.insert(at, v);
-                self.group_of[v.index()] = Some(target);
+                self.groups[own].members.retain(|m| !moved.contains(m));
+                for m in moved {
+                    let members = &mut self.groups[target].members;
+                    let at = members.partition_point(|&other| other < m);
+                    members.insert(at, m);
+                    self.group_of[m.index()] = Some(target);
+                }
             }
+        }
+    }
+
+    /// A value and all of its own group that it is computed from.
+    fn needed_of_own_group(&self, v: Value, own: usize) -> Vec<Value> {
+        let mut needed = vec![v];
+        let mut next = 0;
+        while next < needed.len() {
+            for &o in self.graph.operands(needed[next]) {
+                let base = self.view(o).base;
+                if self.group_of[base.index()] == Some(own) && !needed.contains(&base) {
+                    needed.push(base);
+                }
+            }
+            next += 1;
+        }
+        needed
+    }
+
+    /// Whether a value of group `own` can be computed in group `target`, where others of its group move along.
+    fn can_sink(&self, m: Value, along: &[Value], own: usize, target: usize) -> bool {
+        let n = self.graph.ty(m).shape.len();
+        let there = |&(user, _): &(Value, usize)| self.group_of[user.index()] == Some(target) || along.contains(&user);
+        if self.wanted.contains(&m) || !self.readers[m.index()].iter().all(there) {
+            return false;
+        }
+        // Within a tile all is flat; from a row kernel only what stands alone there can be known to be.
+        let flat_before = along.len() == 1 || matches!(self.groups[own].kind, Kind::Tile { .. });
+        match (self.groups[target].kind, self.class[m.index()]) {
+            (Kind::Tile { n: wide }, Class::Product) => {
+                let unit = self.unit[m.index()];
+                let in_units = |&(user, i): &(Value, usize)| {
+                    let operand = self.graph.operands(user)[i];
+                    let (view, shape) = (self.view(operand), &self.graph.ty(operand).shape);
+                    self.class[user.index()] == Class::Pointwise
+                        && view.is_dense(shape)
+                        && shape.len() == unit
+                        && view.offset.is_multiple_of(unit)
+                };
+                wide == unit && flat_before && self.readers[m.index()].iter().all(in_units)
+            }
+            (Kind::Tile { n: wide }, Class::Pointwise) => {
+                wide == n && flat_before && self.fits_tile(target, m, n) && self.read_flat(m)
+            }
+            (Kind::Row { n: wide }, Class::Pointwise) => along.len() == 1 && wide == n && self.read_flat(m),
+            _ => false,
         }
     }
 

@@ -117,8 +117,27 @@ pub struct Product {
     pub read: usize,
     /// Inner dimension.
     pub k: usize,
-    /// What its sums start from instead of zeros: (read, first element).
-    pub start: Option<(usize, usize)>,
+    /// What its sums start from instead of zeros.
+    pub start: Option<Start>,
+}
+
+/// What the sums of a product start from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// A row in memory: (read, first element).
+    Memory(usize, usize),
+    /// A product before it, which nothing else sees.
+    Product(usize),
+}
+
+impl Product {
+    /// The row in memory that its sums start from: (read, first element).
+    pub fn start_in_memory(&self) -> Option<(usize, usize)> {
+        match self.start {
+            Some(Start::Memory(read, offset)) => Some((read, offset)),
+            _ => None,
+        }
+    }
 }
 
 /// The flat form of a kernel.
@@ -161,29 +180,73 @@ impl Tile {
         (!is_read).then_some((write, offset))
     }
 
-    /// Lets products start from what is added to them: `x + a·W` is one sum, which begins with x, and needs no pass of
-    /// its own. The additions leave `nodes`.
+    /// Lets products start from what is added to them: `x + a·U + b·W` is one sum, which begins with x, and needs no pass
+    /// of its own. The additions leave `nodes`.
     pub fn start_products(&mut self, nodes: &mut Vec<KernelNode>) {
-        for p in 0..self.products.len() {
-            let reads_it = |node: &KernelNode| node.reads.iter().filter(|r| r.source == Source::Product(p)).count();
-            let mut readers = (0..nodes.len()).filter(|&i| reads_it(&nodes[i]) > 0);
-            let (Some(own), None) = (readers.next(), readers.next()) else { continue };
-            let is_stored = self.stores.iter().any(|&(product, _, _)| product == p);
-            let KernelNode { op: KernelOp::Binary(Binary::Add), reads, dims, .. } = &nodes[own] else { continue };
-            let other = &reads[usize::from(reads[0].source == Source::Product(p))];
-            let Source::Memory(memory) = other.source else { continue };
-            if is_stored || !other.is_flat(dims) || other.is_scalar() {
-                continue;
-            }
-            self.products[p].start = Some((memory, other.offset));
-            let sum = nodes.remove(own);
-            self.stores.extend(sum.stores.iter().map(|&(write, offset)| (p, write, offset)));
-            for read in nodes.iter_mut().flat_map(|node| &mut node.reads) {
-                match read.source {
-                    Source::Node(i) if i == own => read.source = Source::Product(p),
-                    Source::Node(i) if i > own => read.source = Source::Node(i - 1),
-                    _ => {}
+        let mut i = 0;
+        while i < nodes.len() {
+            match self.starts(nodes, i) {
+                Some((first, start, last)) => {
+                    self.products[first].start = Some(start);
+                    self.replace(nodes, i, last);
+                    // Another addition to the same sum may have come into reach.
+                    i = 0;
                 }
+                None => i += 1,
+            }
+        }
+    }
+
+    /// If a node adds something to a sum of products that nothing else sees: the first product of that sum, what it can
+    /// start from, and the product that holds the sum in the end.
+    fn starts(&self, nodes: &[KernelNode], i: usize) -> Option<(usize, Start, usize)> {
+        let node = &nodes[i];
+        if node.op != KernelOp::Binary(Binary::Add) {
+            return None;
+        }
+        let own = |read: &Read| match read.source {
+            Source::Product(p) => {
+                let readers = nodes.iter().flat_map(|node| &node.reads).filter(|r| r.source == Source::Product(p));
+                let is_stored = self.stores.iter().any(|&(product, _, _)| product == p);
+                (readers.count() == 1 && !is_stored).then_some(p)
+            }
+            _ => None,
+        };
+        match (own(&node.reads[0]), own(&node.reads[1])) {
+            (Some(a), Some(b)) => {
+                // Products are computed in their order.
+                let (a, b) = (a.min(b), a.max(b));
+                let first = self.first(b);
+                (first > a).then_some((first, Start::Product(a), b))
+            }
+            (Some(p), None) | (None, Some(p)) => {
+                let other = &node.reads[usize::from(node.reads[0].source == Source::Product(p))];
+                let Source::Memory(memory) = other.source else { return None };
+                let flat = other.is_flat(&node.dims) && !other.is_scalar();
+                flat.then_some((self.first(p), Start::Memory(memory, other.offset), p))
+            }
+            (None, None) => None,
+        }
+        .filter(|&(first, ..)| self.products[first].start.is_none())
+    }
+
+    /// The first product of the sum that a product holds.
+    fn first(&self, mut p: usize) -> usize {
+        while let Some(Start::Product(before)) = self.products[p].start {
+            p = before;
+        }
+        p
+    }
+
+    /// Puts a product in a node's place.
+    fn replace(&mut self, nodes: &mut Vec<KernelNode>, i: usize, product: usize) {
+        let node = nodes.remove(i);
+        self.stores.extend(node.stores.iter().map(|&(write, offset)| (product, write, offset)));
+        for read in nodes.iter_mut().flat_map(|node| &mut node.reads) {
+            match read.source {
+                Source::Node(n) if n == i => read.source = Source::Product(product),
+                Source::Node(n) if n > i => read.source = Source::Node(n - 1),
+                _ => {}
             }
         }
     }

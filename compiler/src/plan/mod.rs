@@ -41,7 +41,7 @@ mod sweep;
 pub use build::plan;
 pub use checkpointing::{Checkpointing, Segments};
 pub use cost::{Bound, Machine, Phase};
-pub use kernel::{Kernel, KernelNode, KernelOp, Product, Read, Source, Tile};
+pub use kernel::{Kernel, KernelNode, KernelOp, Product, Read, Source, Start, Tile};
 
 use crate::ir::types::{Axis, Extent, Sizes};
 

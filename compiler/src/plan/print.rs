@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{
     Access, At, Checkpointing, Domain, Kernel, KernelNode, KernelOp, Loop, Plan, Read, Rows, Source, Span, Stage,
-    Sweep, Unit, Work,
+    Start, Sweep, Unit, Work,
 };
 use crate::ir::types::Axis;
 
@@ -200,9 +200,12 @@ impl Plan {
                     .map(|&(read, offset, len)| self.span(&Span { access: stage.reads[read], offset, len }))
                     .collect();
                 let packed = self.name(&stage.reads[product.read]);
-                let start = product
-                    .start
-                    .map(|(read, offset)| self.span(&Span { access: stage.reads[read], offset, len: tile.n }) + " + ");
+                let start = product.start.map(|start| match start {
+                    Start::Memory(read, offset) => {
+                        self.span(&Span { access: stage.reads[read], offset, len: tile.n }) + " + "
+                    }
+                    Start::Product(before) => format!("p{before} + "),
+                });
                 let (start, terms) = (start.unwrap_or_default(), terms.join(" ⧺ "));
                 writeln!(f, "{indent}  p{i} = {start}{terms} · {packed} ; [{}, {}]", product.k, tile.n)?;
             }

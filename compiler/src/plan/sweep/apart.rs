@@ -1,6 +1,6 @@
 //! Kernels taken apart, so that no value waits for what only its neighbour needs.
 
-use crate::plan::{Access, Kernel, KernelNode, Read, Source, Stage, Unit, Work};
+use crate::plan::{Access, Kernel, KernelNode, Read, Source, Stage, Start, Unit, Work};
 
 /// A kernel outside of loops as several, where it holds values that have nothing to do with each other: the mean of a
 /// loss must not make the adjoint of that mean, which is a constant, wait for the loss.
@@ -32,7 +32,7 @@ pub fn apart(unit: Unit) -> Vec<Unit> {
             let reads = |r: &Read| matches!(r.source, Source::Memory(m) if stage.reads[m].buffer == access.buffer);
             node.stores.iter().any(|(write, _)| *write == w) || node.reads.iter().any(reads)
         };
-        let starts = kernel.tile.iter().flat_map(|tile| &tile.products).filter_map(|product| product.start);
+        let starts = kernel.tile.iter().flat_map(|tile| &tile.products).filter_map(|product| product.start_in_memory());
         let is_start = starts.into_iter().any(|(read, _)| stage.reads[read].buffer == access.buffer);
         let touching = (0..products).filter(|&i| touches(&kernel.nodes[i])).chain(is_start.then_some(products));
         let together: Vec<usize> = touching.map(|i| component[i]).collect();
@@ -84,7 +84,10 @@ pub fn part(stage: &Stage, kernel: &Kernel, own: impl Fn(usize) -> bool) -> Stag
         }
         for product in &mut tile.products {
             let places = product.segments.iter_mut().map(|(read, _, _)| read).chain([&mut product.read]);
-            let start = product.start.iter_mut().map(|(read, _)| read);
+            let start = product.start.iter_mut().filter_map(|start| match start {
+                Start::Memory(read, _) => Some(read),
+                Start::Product(_) => None,
+            });
             places.chain(start).for_each(|read| *read = position(&mut reads, stage.reads[*read]));
         }
         tile.stores.iter_mut().for_each(|(_, write, _)| *write = position(&mut writes, stage.writes[*write]));
