@@ -35,6 +35,9 @@ const LINE: usize = 64;
 /// Steps of k to a round of the innermost loop.
 const UNROLL: usize = 4;
 
+/// Elements by which a tile that packs A asks for its rows in advance: some tiles further on.
+const A_AHEAD: usize = 4 * TILE_ROWS;
+
 /// Bytes of one panel's k-chunk: half of a small first-level data cache.
 const PANEL_BYTES: usize = 16 << 10;
 
@@ -107,9 +110,11 @@ struct Corner<E> {
     /// First row and panel.
     row: usize,
     panel: usize,
-    /// Rows of B that are not packed yet, and how far they are apart.
-    source: *const E,
-    source_k: usize,
+    /// Rows of A and B that are not packed yet, and how far they are apart.
+    a_source: *const E,
+    a_source_k: usize,
+    b_source: *const E,
+    b_source_k: usize,
     /// Cache lines to fetch, and how far they are apart.
     hint: *const E,
     hint_k: usize,
@@ -122,9 +127,13 @@ struct Corner<E> {
 pub(super) struct Aside<E> {
     /// Elements from a tile of A to the next.
     pub a_tile: usize,
-    /// Where the rows of the one panel of B are, `source_k` elements apart, when they are yet to be packed; or null.
-    pub source: *const E,
-    pub source_k: usize,
+    /// Where the columns of A are, step after step `a_source_k` elements apart, when its tiles are yet to be packed; or
+    /// null.
+    pub a_source: *const E,
+    pub a_source_k: usize,
+    /// Where the rows of the one panel of B are, `b_source_k` elements apart, when they are yet to be packed; or null.
+    pub b_source: *const E,
+    pub b_source_k: usize,
     /// Cache lines to fetch, `hint_k` elements apart, one for each step of k.
     pub hint: *const E,
     pub hint_k: usize,
@@ -134,7 +143,7 @@ impl<E> Aside<E> {
     /// Nothing besides.
     pub const fn nothing() -> Self {
         let none = std::ptr::null();
-        Self { a_tile: 0, source: none, source_k: 0, hint: none, hint_k: 0 }
+        Self { a_tile: 0, a_source: none, a_source_k: 0, b_source: none, b_source_k: 0, hint: none, hint_k: 0 }
     }
 }
 
@@ -185,21 +194,29 @@ unsafe fn step<T: Vector, const V: usize, const M: usize, const P: usize>(
     }
 }
 
-/// Computes one tile over one chunk. `TILED` says how `a_row` is meant; see [`drive`]. With `FIRST`, the rows of B
-/// are read from the corner's source and left packed where B is read from otherwise, and the hint is followed.
+/// Computes one tile over one chunk. `TILED` says how `a_row` is meant; see [`drive`]. With `PACKS_A`
+/// or `PACKS_B`, the rows of A or B are read from their sources and left packed where they are read from otherwise.
 ///
 /// # Safety
 /// The machine has `T`'s instructions; `M` rows and `P` panels from `corner` lie inside the call's
 /// matrices, and `chunk.steps` steps remain at `chunk.start`.
 #[inline(always)]
-unsafe fn tile<T: Vector, const TILED: bool, const FIRST: bool, const V: usize, const M: usize, const P: usize>(
+unsafe fn tile<
+    T: Vector,
+    const TILED: bool,
+    const PACKS_A: bool,
+    const PACKS_B: bool,
+    const V: usize,
+    const M: usize,
+    const P: usize,
+>(
     chunk: &Chunk<'_, T::Element>,
     corner: &Corner<T::Element>,
 ) {
     let call = chunk.call;
     let (b_panel, b_k) = (call.b_panel, call.b_k);
     let mut b = corner.b;
-    let (mut source, mut hint) = (corner.source, corner.hint);
+    let (mut a_source, mut b_source, mut hint) = (corner.a_source, corner.b_source, corner.hint);
     let mut left = chunk.steps;
     let mut place = chunk.start;
     // SAFETY: every pointer below is `corner` moved by fewer than `M` rows, `P` panels and
@@ -238,18 +255,27 @@ unsafe fn tile<T: Vector, const TILED: bool, const FIRST: bool, const V: usize, 
             let (am, ak) = if TILED { (1, TILE_ROWS) } else { (segment.am, segment.ak) };
             let row = if TILED { corner.a_row } else { corner.a_row * am };
             let mut a = segment.a.wrapping_add(row + place.offset * ak);
-            if FIRST {
+            if PACKS_A || PACKS_B {
                 for i in 0..steps {
                     if i < corner.hint_lines {
                         prefetch(hint);
                         hint = hint.wrapping_add(corner.hint_k);
                     }
-                    for v in 0..V {
-                        let at = v * T::LANES;
-                        T::load(source.add(at)).store(b.cast_mut().add(at));
+                    if PACKS_B {
+                        for v in 0..V {
+                            let at = v * T::LANES;
+                            T::load(b_source.add(at)).store(b.cast_mut().add(at));
+                        }
                     }
-                    step::<T, V, M, P>(&mut sum, a, am, source, b_panel);
-                    source = source.wrapping_add(corner.source_k);
+                    if PACKS_A {
+                        // The tiles behind this one go on along the same rows.
+                        prefetch(a_source.wrapping_add(A_AHEAD));
+                        a.cast_mut().cast::<[T::Element; M]>().write(a_source.cast::<[T::Element; M]>().read());
+                    }
+                    let (a_row, b_row) = (if PACKS_A { a_source } else { a }, if PACKS_B { b_source } else { b });
+                    step::<T, V, M, P>(&mut sum, a_row, am, b_row, b_panel);
+                    a_source = a_source.wrapping_add(corner.a_source_k);
+                    b_source = b_source.wrapping_add(corner.b_source_k);
                     (a, b) = (a.wrapping_add(ak), b.wrapping_add(b_k));
                 }
             } else if b_k == V * T::LANES && (TILED || ak == 1) {
@@ -316,13 +342,13 @@ fn panels_at_once(rows: usize) -> usize {
 /// Runs a whole call.
 ///
 /// With `TILED`, A is stored in tiles: rows `6i .. 6i+6` begin at `a + i·a_tile` and `am`, `ak` hold
-/// within them. If there is a source, the first tile reads B's rows from there and packs them in passing, so that
-/// packing costs two stores among a dozen multiply-adds, and fetches the cache lines of the hint.
+/// within them. If there are sources, all tiles read A from there, and the first one B's rows, and pack them in passing,
+/// so that packing costs two stores among a dozen multiply-adds. Meanwhile they fetch the cache lines of the hint.
 /// Otherwise A is strided throughout and `aside` is not used.
 ///
 /// # Safety
 /// The machine has `T`'s instructions, and the call describes memory as [`GemmCall`] demands. With a source, the call
-/// has one panel, at least [`TILE_ROWS`] rows and at most a chunk of k; the source is readable, and B writable.
+/// has one panel, at least [`TILE_ROWS`] rows and at most a chunk of k; the sources are readable, A and B writable.
 #[inline(always)]
 pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
     call: &GemmCall<T::Element>,
@@ -400,19 +426,27 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
                         b: call.b.wrapping_add(panel * call.b_panel + k * call.b_k),
                         c: call.c.wrapping_add(panel * call.c_panel + m * call.c_row),
                         // The later tiles ask for what they have, which is cheaper than a branch.
-                        source: aside.source,
-                        source_k: aside.source_k,
+                        a_source: aside.a_source.wrapping_add(m),
+                        a_source_k: aside.a_source_k,
+                        b_source: aside.b_source,
+                        b_source_k: aside.b_source_k,
                         hint: hint.wrapping_add(lines(m).wrapping_mul(hint_k)),
                         hint_k,
                         hint_lines: lines(m + rows) - lines(m),
                     };
+                    let packs_a = TILED && !aside.a_source.is_null();
+                    let packs_b = TILED && !aside.b_source.is_null() && m == 0;
                     macro_rules! shapes {
                         ($(($m:literal, $p:literal))*) => {
                             match (rows, panels) {
-                                (TILE_ROWS, 1) if TILED && m == 0 && !aside.source.is_null() => {
-                                    tile::<T, TILED, TILED, V, TILE_ROWS, 1>(&chunk, &corner)
+                                (TILE_ROWS, 1) if packs_a && packs_b => {
+                                    tile::<T, TILED, TILED, TILED, V, TILE_ROWS, 1>(&chunk, &corner)
                                 }
-                                $(($m, $p) => tile::<T, TILED, false, V, $m, $p>(&chunk, &corner),)*
+                                (TILE_ROWS, 1) if packs_b => {
+                                    tile::<T, TILED, false, TILED, V, TILE_ROWS, 1>(&chunk, &corner)
+                                }
+                                $(($m, 1) if packs_a => tile::<T, TILED, TILED, false, V, $m, 1>(&chunk, &corner),)*
+                                $(($m, $p) => tile::<T, TILED, false, false, V, $m, $p>(&chunk, &corner),)*
                                 _ => unreachable!("no tile of {rows} rows and {panels} panels"),
                             }
                         };
