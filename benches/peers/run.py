@@ -6,7 +6,8 @@
 
 For each size this runs `cargo bench --bench step_time`, then each of the peers in `peers.py`, and so on for as many
 rounds as asked for: what else the machine does meets all of them. With one thread all are pinned to one core, where
-there is a `taskset`. Every measurement is printed as a line of JSON when it is made; a table in markdown comes last:
+there is a `taskset`. Megabytes, on Linux, are what the process grows by at most: inputs, weights, and what compiling
+takes. Every measurement is printed as a line of JSON when it is made; a table in markdown comes last:
 medians in milliseconds, and how many times as long a peer takes.
 
 Peers: `torch` is PyTorch's nn module, `eager` the same cell written by hand, `compile` that under torch.compile
@@ -58,20 +59,22 @@ def measure(options):
 
 def table(found, peers):
     peers = [WHO[peer] for peer in peers]
-    yield ["cell", "B,T,I,H", "retrograd ms", "of peak", "compiled in ms", *(f"{p} ms" for p in peers)]
+    yield ["cell", "B,T,I,H", "retrograd ms", "of peak", "compiled in ms", "MB", *(f"{p} ms" for p in peers)]
     for size, by_who in found.items():
         middle = lambda who, key: statistics.median(line[key] for line in by_who[who])
         cell, numbers = size.split(",", 1)
         ours = middle("retrograd", "ms")
         row = [cell, numbers, f"{ours:.3g}", f"{middle('retrograd', 'share_of_peak'):.0%}"]
         row.append(f"{middle('retrograd', 'compile_ms'):.1f}")
+        megabytes = lambda who: f"{middle(who, 'grown') / 1e6:.0f}" if by_who[who][0].get("grown") else "–"
+        row.append(megabytes("retrograd"))
         for peer in peers:
             if peer not in by_who:
                 row.append("–")
                 continue
             ms = middle(peer, "ms")
             compiled = f", compiled in {middle(peer, 'compile_s'):.1f} s" if "compile_s" in by_who[peer][0] else ""
-            row.append(f"{ms:.3g} ({ms / ours:.2f}×{compiled})")
+            row.append(f"{ms:.3g} ({ms / ours:.2f}×, {megabytes(peer)} MB{compiled})")
         yield row
 
 
