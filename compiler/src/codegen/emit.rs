@@ -7,8 +7,15 @@
 //!
 //! All loads and stores carry the same flags and no alias region: mixing tagged with untagged accesses is miscompiled
 //! by the Cranelift in use.
+//!
+//! Here is what all kernels share: addresses, loops, calls of routines, and one position of a loop. The two forms of
+//! kernels are in [`tiles`] and [`rows`], what becomes instructions in [`arithmetic`].
 
-use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+mod arithmetic;
+mod rows;
+mod tiles;
+
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     AbiParam, BlockArg, Endianness, Function, InstBuilder, MemFlagsData, SigRef, Signature, StackSlot, StackSlotData,
     StackSlotKind, Type, Value, types,
@@ -18,21 +25,10 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
 use super::levels::{Levels, Manner, in_register, schedule};
 use super::{KernelTable, Precision};
-use crate::ir::op::{Binary, Unary};
-use crate::plan::{At, Kernel, KernelNode, KernelOp, Read, Source, Start, Tile};
-
-/// Rows of a tile: a multiple of the micro-kernel's.
-const TILE_ROWS: usize = 24;
-/// Vectors that a sum along features is taken in, side by side.
-const CHAINS: usize = 4;
-/// Bytes of weights above which they are fetched ahead: those of a step then come from a cache that is shared, or from
-/// memory, in each step.
-const FAR: i64 = 4 << 20;
-/// Most rows that a row kernel takes together, and bytes of scratch that they may have: half of a small first cache.
-const ROWS_TOGETHER: usize = 8;
-const ROWS_BYTES: usize = 16 << 10;
-/// Panels times rows of a tile: what keeps a tile of a few values in the first cache.
-const TILE_AREA: usize = 48;
+use crate::ir::op::Binary;
+use crate::plan::{At, Kernel, KernelNode, KernelOp, Read, Source};
+use rows::{ROWS_BYTES, ROWS_TOGETHER};
+use tiles::TILE_AREA;
 
 /// Writes a kernel's body; returns the bytes of scratch it needs.
 pub fn kernel(
@@ -133,15 +129,6 @@ struct Emit<'a, 'f> {
     unary: SigRef,
     binary: SigRef,
     gemm: SigRef,
-}
-
-/// The form of a loop over features.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Form {
-    /// All that it touches lies feature behind feature, so that one loop goes through all dimensions.
-    flat: bool,
-    /// It takes whole vectors.
-    vectors: bool,
 }
 
 /// Where a loop stands: how to find the memory of features.
@@ -246,102 +233,6 @@ impl Emit<'_, '_> {
         }
     }
 
-    // ---- tiles --------------------------------------------------------------------------------------------
-
-    fn tile(&mut self, tile: &Tile, row0: Value, row1: Value, panel0: Value, panel1: Value) {
-        let rows = self.b.ins().isub(row1, row0);
-        let most = self.int(TILE_ROWS as i64);
-        let widest = self.min(rows, most);
-        let area = self.int(TILE_AREA as i64);
-        // No rows at all: the loops below do not run, but the division must not trap.
-        let one = self.int(1);
-        let zero = self.int(0);
-        let none = self.b.ins().icmp(IntCC::Equal, widest, zero);
-        let divisor = self.b.ins().select(none, one, widest);
-        let block = self.b.ins().udiv(area, divisor);
-        self.repeat(panel0, panel1, block, &[], |e, first, _| {
-            let left = e.b.ins().isub(panel1, first);
-            let panels = e.min(left, block);
-            e.repeat(row0, row1, most, &[], |e, row, _| {
-                let left = e.b.ins().isub(row1, row);
-                let m = e.min(left, most);
-                e.block(tile, first, panels, row, m);
-                Vec::new()
-            });
-            Vec::new()
-        });
-    }
-
-    /// One block of rows and panels: products, then level after level.
-    fn block(&mut self, tile: &Tile, first: Value, panels: Value, row: Value, m: Value) {
-        let panel_bytes = self.table.panel as i64 * self.size;
-        for i in 0..tile.products.len() {
-            self.product(tile, i, first, panels, row, m);
-        }
-        let all_rows = self.b.ins().imul(m, panels);
-        let features = self.times(all_rows, self.table.panel as i64);
-        let rows_bytes = self.times(m, panel_bytes);
-        for level in 0..self.levels.count {
-            let sinks = self.sinks(level);
-            let mut stores = if level == 0 { tile.stores.clone() } else { Vec::new() };
-            stores.retain(|&(product, _, _)| tile.only_store(product, &self.kernel.nodes).is_none());
-            if !sinks.is_empty() || !stores.is_empty() {
-                let (zero, one) = (self.int(0), self.int(1));
-                self.repeat(zero, panels, one, &[], |e, p, _| {
-                    let at = e.b.ins().iadd(first, p);
-                    let column = e.times(at, panel_bytes);
-                    let tile_panel = e.b.ins().imul(p, rows_bytes);
-                    let (zero, one) = (e.int(0), e.int(1));
-                    e.repeat(zero, m, one, &[], |e, r, _| {
-                        let own = e.times(r, panel_bytes);
-                        let scratch = e.b.ins().iadd(tile_panel, own);
-                        let r = e.b.ins().iadd(row, r);
-                        e.panel_row(&sinks, &stores, r, column, scratch);
-                        Vec::new()
-                    });
-                    Vec::new()
-                });
-            }
-            self.calls(level, features);
-        }
-    }
-
-    /// The vectors of one panel of one row.
-    fn panel_row(
-        &mut self,
-        sinks: &[usize],
-        stores: &[(usize, usize, usize)],
-        row: Value,
-        column: Value,
-        scratch: Value,
-    ) {
-        let mut place = Place {
-            rows: vec![None; self.kernel.strides.len()],
-            flat: column,
-            scratch,
-            extra: 0,
-            outer: Vec::new(),
-            wide: true,
-        };
-        let used = self.accesses(sinks, stores);
-        for a in used {
-            let address = self.row(a, row);
-            place.rows[a] = Some(address);
-        }
-        // Scalars of the row and of the program are the same for all vectors.
-        let mut scalars = Vec::new();
-        let vectors = self.table.panel / self.lanes;
-        for v in 0..vectors {
-            place.extra = (v * self.lanes) as i32 * self.size as i32;
-            self.position(sinks, &place, &mut scalars, None);
-            for &(product, write, offset) in stores {
-                let value = self.scratch_load(self.levels.products[product], &place);
-                let write = self.kernel_reads() + write;
-                self.store_at(value, write, offset, &place);
-            }
-        }
-    }
-
     fn kernel_reads(&self) -> usize {
         // Writes are numbered behind the reads in `strides`.
         self.kernel.reads
@@ -372,286 +263,8 @@ impl Emit<'_, '_> {
         used
     }
 
-    fn product(&mut self, tile: &Tile, i: usize, first: Value, panels: Value, row: Value, m: Value) {
-        let product = &tile.products[i];
-        let panel = self.table.panel as i64;
-        let segments = self.slot(product.segments.len() * 32);
-        let call = self.slot(16 * 8);
-        let weights: i64 = tile.products.iter().map(|p| (p.k * tile.n) as i64 * self.size).sum();
-        let direct = tile.only_store(i, &self.kernel.nodes);
-        // Each product asks for its part of what the pointwise work needs, for what the next one starts from, and for
-        // where it leaves its own result.
-        let mut hinted: Vec<(usize, usize)> =
-            self.hints(tile).into_iter().skip(i).step_by(tile.products.len()).collect();
-        let next = tile.products.get(i + 1).and_then(|next| next.start_in_memory());
-        hinted.extend(next.filter(|&(read, _)| self.kernel.strides[read].0.at != At::Shared));
-        hinted.extend(direct.map(|(write, offset)| (self.kernel.reads + write, offset)));
-        let hints = self.slot(hinted.len() * 16);
-        for (h, &(access, offset)) in hinted.iter().enumerate() {
-            let base = self.row(access, row);
-            let base = self.plus(base, offset as i64 * self.size);
-            let column = self.times(first, panel * self.size);
-            let base = self.b.ins().iadd(base, column);
-            let stride = self.int(self.stride(access) / self.size);
-            self.b.ins().stack_store(types::I64, base, hints, (h * 16) as i32);
-            self.b.ins().stack_store(types::I64, stride, hints, (h * 16 + 8) as i32);
-        }
-        for (s, &(read, offset, k)) in product.segments.iter().enumerate() {
-            let a = self.row(read, row);
-            let a = self.plus(a, offset as i64 * self.size);
-            let (am, ak, k) = (self.int(self.stride(read) / self.size), self.int(1), self.int(k as i64));
-            for (field, value) in [a, am, ak, k].into_iter().enumerate() {
-                self.b.ins().stack_store(types::I64, value, segments, (s * 32 + field * 8) as i32);
-            }
-        }
-        let pointer = self.b.ins().stack_addr(types::I64, segments, 0);
-        let count = self.int(product.segments.len() as i64);
-        let b_panel = product.k as i64 * panel;
-        let offset = self.times(first, b_panel * self.size);
-        let packed = {
-            let base = self.base(product.read);
-            self.b.ins().iadd(base, offset)
-        };
-        let column = self.times(first, panel * self.size);
-        let (start, start_row, start_panel) = match product.start {
-            Some(Start::Memory(read, offset)) => {
-                let start = self.row(read, row);
-                let start = self.plus(start, offset as i64 * self.size);
-                (self.b.ins().iadd(start, column), self.int(self.stride(read) / self.size), self.int(panel))
-            }
-            Some(Start::Product(before)) => {
-                let start = self.plus(self.scratch, self.levels.products[before] as i64);
-                (start, self.int(panel), self.times(m, panel))
-            }
-            None => (self.int(0), self.int(0), self.int(0)),
-        };
-        let (c, c_row, c_panel) = match direct {
-            Some((write, offset)) => {
-                let write = self.kernel.reads + write;
-                let c = self.row(write, row);
-                let c = self.plus(c, offset as i64 * self.size);
-                (self.b.ins().iadd(c, column), self.int(self.stride(write) / self.size), self.int(panel))
-            }
-            None => {
-                let c = self.plus(self.scratch, self.levels.products[i] as i64);
-                (c, self.int(panel), self.times(m, panel))
-            }
-        };
-        let fields = [
-            pointer,
-            count,
-            packed,
-            self.int(b_panel),
-            self.int(panel),
-            c,
-            c_row,
-            c_panel,
-            m,
-            panels,
-            start,
-            start_row,
-            start_panel,
-            self.int(i64::from(weights > FAR)),
-            self.b.ins().stack_addr(types::I64, hints, 0),
-            self.int(hinted.len() as i64),
-        ];
-        for (field, value) in fields.into_iter().enumerate() {
-            self.b.ins().stack_store(types::I64, value, call, (field * 8) as i32);
-        }
-        let argument = self.b.ins().stack_addr(types::I64, call, 0);
-        let callee = self.int(self.table.gemm as i64);
-        self.b.ins().call_indirect(self.gemm, callee, &[argument]);
-    }
-
-    /// Rows that the pointwise work behind the products reads or writes: (access, first element).
-    fn hints(&self, tile: &Tile) -> Vec<(usize, usize)> {
-        let kernel = self.kernel;
-        let mut all: Vec<(usize, usize)> = Vec::new();
-        for node in &kernel.nodes {
-            all.extend(node.reads.iter().filter_map(|read| match read.source {
-                Source::Memory(a) if read.is_flat(&node.dims) && !read.is_scalar() => Some((a, read.offset)),
-                _ => None,
-            }));
-            all.extend(node.stores.iter().map(|&(w, offset)| (kernel.reads + w, offset)));
-        }
-        let stores = tile.stores.iter().filter(|&&(product, _, _)| tile.only_store(product, &kernel.nodes).is_none());
-        all.extend(stores.map(|&(_, w, offset)| (kernel.reads + w, offset)));
-        // One row for all is in the cache.
-        all.retain(|&(a, _)| kernel.strides[a].0.at != At::Shared);
-        all.sort_unstable();
-        all.dedup();
-        all
-    }
-
     fn slot(&mut self, bytes: usize) -> cranelift_codegen::ir::StackSlot {
         self.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, bytes as u32, 3))
-    }
-
-    // ---- rows ---------------------------------------------------------------------------------------------
-
-    /// Some rows together, level after level: what follows within a row waits for what was before it, while rows know
-    /// nothing of each other. Each has scratch of its own.
-    fn rows(&mut self, row0: Value, row1: Value, together: usize) {
-        let (one, block, all) = (self.int(1), self.int(together as i64), self.scratch);
-        let own = self.levels.size as i64;
-        self.repeat(row0, row1, block, &[], |e, first, _| {
-            let end = e.b.ins().iadd(first, block);
-            let end = e.min(end, row1);
-            for level in 0..e.levels.count {
-                e.repeat(first, end, one, &[], |e, row, _| {
-                    let place = e.b.ins().isub(row, first);
-                    let place = e.times(place, own);
-                    e.scratch = e.b.ins().iadd(all, place);
-                    e.row_level(level, row);
-                    Vec::new()
-                });
-            }
-            Vec::new()
-        });
-    }
-
-    /// One level of one row.
-    fn row_level(&mut self, level: usize, row: Value) {
-        let rows: Vec<Option<Value>> = (0..self.kernel.strides.len()).map(|a| Some(self.row(a, row))).collect();
-        // Loops of one form share a loop; reductions belong to the loop over their operand. The form of a loop, and so
-        // the order of a sum, is that of each of its nodes alone, whatever else the kernel computes.
-        let mut sinks = self.sinks(level);
-        while let Some(&head) = sinks.first() {
-            let dims = self.kernel.nodes[head].dims.clone();
-            let form = self.form(head, &dims);
-            let (same, rest): (Vec<usize>, Vec<usize>) =
-                sinks.iter().partition(|&&s| self.kernel.nodes[s].dims == dims && self.form(s, &dims) == form);
-            sinks = rest;
-            self.row_loop(&same, &dims, form, &rows);
-        }
-        self.row_calls(level, &rows);
-    }
-
-    /// The form of loop that a node wants.
-    fn form(&self, sink: usize, dims: &[usize]) -> Form {
-        let nodes = &self.kernel.nodes;
-        let involved = self.involved(&[sink]);
-        let flat = involved.iter().all(|&i| {
-            let reads = nodes[i].reads.iter().all(|r| r.is_scalar() || r.is_flat(dims));
-            let into = nodes[i].into.as_ref().is_none_or(|into| into.iter().all(|&s| s == 0) || nodes[i].len == 1);
-            reads && into
-        });
-        let unit = |s: Option<&usize>| s.is_none_or(|&s| s <= 1);
-        let dense = involved.iter().all(|&i| {
-            let into = nodes[i].into.as_ref().is_none_or(|into| unit(into.last()));
-            into && nodes[i].reads.iter().all(|r| unit(r.strides.last()))
-        });
-        Form { flat, vectors: flat || dense }
-    }
-
-    /// One loop nest over `dims` for all these nodes, which want this form.
-    fn row_loop(&mut self, sinks: &[usize], dims: &[usize], form: Form, rows: &[Option<Value>]) {
-        let reduces: Vec<usize> = sinks.iter().copied().filter(|&s| self.levels.manner[s] == Manner::Reduce).collect();
-        for &r in &reduces {
-            self.identity(r);
-        }
-        let n: usize = dims.iter().product();
-        let zero = self.int(0);
-        let wide = form.vectors;
-        let place = Place { rows: rows.to_vec(), flat: zero, scratch: zero, extra: 0, outer: Vec::new(), wide };
-        if form.flat {
-            let len = if reduces.is_empty() { n.next_multiple_of(self.lanes) } else { n };
-            self.inner(sinks, &reduces, len, place, None);
-            return;
-        }
-        // Outer indices in bytes, the last dimension inside.
-        let (&last, outer) = dims.split_last().expect("a scalar loop is flat");
-        self.outer(sinks, &reduces, outer, last, place, Vec::new());
-    }
-
-    fn outer(
-        &mut self,
-        sinks: &[usize],
-        reduces: &[usize],
-        dims: &[usize],
-        last: usize,
-        place: Place,
-        indices: Vec<Value>,
-    ) {
-        match dims.split_first() {
-            None => {
-                let place = Place { outer: indices, ..place };
-                self.inner(sinks, reduces, last, place, Some(last));
-            }
-            Some((&n, rest)) => {
-                let (zero, step) = (self.int(0), self.int(self.size));
-                let end = self.int(n as i64 * self.size);
-                self.repeat(zero, end, step, &[], |e, i, _| {
-                    let mut indices = indices.clone();
-                    indices.push(i);
-                    e.outer(sinks, reduces, rest, last, place.clone(), indices);
-                    Vec::new()
-                });
-            }
-        }
-    }
-
-    /// The innermost loop: vectors where the place is wide, then a scalar tail. `nested` is the last dimension where there are outer ones.
-    fn inner(&mut self, sinks: &[usize], reduces: &[usize], n: usize, place: Place, nested: Option<usize>) {
-        let wide = if place.wide { n / self.lanes * self.lanes } else { 0 };
-        // Sums in registers: vectors for each reduction along this loop.
-        let along: Vec<usize> = reduces.iter().copied().filter(|&r| self.sums_along(r, nested.is_some())).collect();
-        // A sum is a chain, each link of which waits for the one before: several chains keep the adders busy.
-        let vectors = wide / self.lanes;
-        let chains = if along.is_empty() { 1 } else { vectors.clamp(1, CHAINS) };
-        let whole = vectors / chains * chains;
-        for (from, to, chains) in [(0, whole, chains), (whole, vectors, 1)] {
-            if from == to {
-                continue;
-            }
-            let starts: Vec<Value> =
-                (0..chains).flat_map(|_| along.iter().copied()).map(|r| self.start(r, true)).collect();
-            let [from, to, step] = [from, to, chains].map(|n| self.int(n as i64 * 16));
-            let mut sums = self.repeat(from, to, step, &starts, |e, at, sums| {
-                let mut all = Vec::new();
-                for chain in 0..chains {
-                    let sums = &sums[chain * along.len()..][..along.len()];
-                    let extra = chain as i32 * 16;
-                    let place = Place { flat: at, scratch: at, extra, wide: true, ..place.clone() };
-                    let mut state = (along.clone(), sums.to_vec());
-                    e.position(sinks, &place, &mut Vec::new(), Some(&mut state));
-                    all.extend(state.1);
-                }
-                all
-            });
-            while sums.len() > along.len() {
-                let last = sums.split_off(sums.len() - along.len());
-                let before = sums.len() - along.len();
-                for (i, (&r, sum)) in along.iter().zip(last).enumerate() {
-                    sums[before + i] = self.combine(self.kernel.nodes[r].op, sums[before + i], sum);
-                }
-            }
-            for (&r, sum) in along.iter().zip(sums) {
-                self.fold(r, sum, true, &place);
-            }
-        }
-        if wide < n {
-            let starts: Vec<Value> = along.iter().map(|&r| self.start(r, false)).collect();
-            let (from, end) = (self.int(wide as i64 * self.size), self.int(n as i64 * self.size));
-            let step = self.int(self.size);
-            let sums = self.repeat(from, end, step, &starts, |e, at, sums| {
-                let place = Place { flat: at, scratch: at, wide: false, ..place.clone() };
-                let mut state = (along.clone(), sums.to_vec());
-                let mut scalars = Vec::new();
-                e.position(sinks, &place, &mut scalars, Some(&mut state));
-                state.1
-            });
-            for (&r, sum) in along.iter().zip(sums) {
-                self.fold(r, sum, false, &place);
-            }
-        }
-    }
-
-    /// Whether a reduction sums along the innermost loop rather than into elements of it.
-    fn sums_along(&self, r: usize, nested: bool) -> bool {
-        let node = &self.kernel.nodes[r];
-        let into = node.into.as_ref().expect("a reduction");
-        !nested || into.last().is_none_or(|&s| s == 0) || node.len == 1
     }
 
     /// Nodes that a loop for these sinks computes in registers, sinks included.
@@ -705,80 +318,6 @@ impl Emit<'_, '_> {
         self.levels.manner[i] == Manner::Reduce && self.levels.level[i] != level
     }
 
-    fn zero_of(&self, op: KernelOp) -> f64 {
-        if op == KernelOp::Max { f64::NEG_INFINITY } else { 0.0 }
-    }
-
-    fn start(&mut self, r: usize, wide: bool) -> Value {
-        let zero = self.zero_of(self.kernel.nodes[r].op);
-        self.constant(zero, wide)
-    }
-
-    /// Fills a reduction's scratch with what changes nothing.
-    fn identity(&mut self, r: usize) {
-        let node = &self.kernel.nodes[r];
-        let offset = self.levels.scratch[r].expect("reductions have scratch") as i64;
-        let value = self.start(r, true);
-        let bytes = (node.len as i64 * self.size + 15) / 16 * 16;
-        let base = self.plus(self.scratch, offset);
-        let (zero, end, step) = (self.int(0), self.int(bytes), self.int(16));
-        self.repeat(zero, end, step, &[], |e, at, _| {
-            let address = e.b.ins().iadd(base, at);
-            e.b.ins().store(flags(), value, address, 0);
-            Vec::new()
-        });
-    }
-
-    /// Adds what a loop has summed to the reduction's element.
-    fn fold(&mut self, r: usize, sum: Value, wide: bool, place: &Place) {
-        let op = self.kernel.nodes[r].op;
-        let mut total = sum;
-        if wide {
-            total = self.b.ins().extractlane(sum, 0);
-            for lane in 1..self.lanes {
-                let other = self.b.ins().extractlane(sum, lane as u8);
-                total = self.combine(op, total, other);
-            }
-        }
-        let address = self.element(r, place);
-        let offset = self.levels.scratch[r].expect("reductions have scratch") as i32;
-        let old = self.b.ins().load(self.lane, flags(), address, offset);
-        let new = self.combine(op, old, total);
-        self.b.ins().store(flags(), new, address, offset);
-        for &(write, first) in &self.kernel.nodes[r].stores {
-            // Later turns overwrite it with more: the last one is complete.
-            let row = place.rows[self.kernel_reads() + write].expect("accessed");
-            let into = self.b.ins().isub(address, self.scratch);
-            let row = self.b.ins().iadd(row, into);
-            self.b.ins().store(flags(), new, row, (first as i64 * self.size) as i32);
-        }
-    }
-
-    /// Scratch address of a reduction's element for the outer indices.
-    fn element(&mut self, r: usize, place: &Place) -> Value {
-        let into = self.kernel.nodes[r].into.clone().expect("a reduction");
-        let mut address = self.scratch;
-        for (i, &index) in place.outer.iter().enumerate() {
-            if into[i] != 0 {
-                let offset = self.times(index, into[i] as i64);
-                address = self.b.ins().iadd(address, offset);
-            }
-        }
-        address
-    }
-
-    fn combine(&mut self, op: KernelOp, x: Value, y: Value) -> Value {
-        match op {
-            KernelOp::Max => {
-                let wide = self.b.func.dfg.value_type(x).is_vector();
-                self.choose(FloatCC::LessThan, x, y, y, x, wide)
-            }
-            _ => self.b.ins().fadd(x, y),
-        }
-    }
-
-    // ---- calls --------------------------------------------------------------------------------------------
-
     /// The routines of a level, over a tile's features.
     fn calls(&mut self, level: usize, features: Value) {
         for i in 0..self.kernel.nodes.len() {
@@ -830,8 +369,6 @@ impl Emit<'_, '_> {
         let callee = self.int(address as i64);
         self.b.ins().call_indirect(signature, callee, &arguments);
     }
-
-    // ---- one position of a loop ---------------------------------------------------------------------------
 
     /// Computes the sinks at one position. `sums` are reductions in registers and their present values; `scalars`
     /// remembers what is the same at all positions.
@@ -1083,99 +620,5 @@ impl Emit<'_, '_> {
             return self.b.ins().splat(self.vector, x);
         }
         self.b.ins().load(self.vector, flags(), address, offset)
-    }
-
-    // ---- arithmetic ---------------------------------------------------------------------------------------
-
-    fn constant(&mut self, c: f64, wide: bool) -> Value {
-        let x = if self.lane == types::F32 { self.b.ins().f32const(c as f32) } else { self.b.ins().f64const(c) };
-        if wide { self.b.ins().splat(self.vector, x) } else { x }
-    }
-
-    /// `if x cc y { then } else { other }`, lane by lane.
-    fn choose(&mut self, cc: FloatCC, x: Value, y: Value, then: Value, other: Value, wide: bool) -> Value {
-        let mask = self.b.ins().fcmp(cc, x, y);
-        if !wide {
-            return self.b.ins().select(mask, then, other);
-        }
-        let mask = self.b.ins().bitcast(self.vector, MemFlagsData::new().with_endianness(Endianness::Little), mask);
-        self.b.ins().bitselect(mask, then, other)
-    }
-
-    fn pointwise(&mut self, op: KernelOp, x: &[Value], wide: bool) -> Value {
-        match op {
-            KernelOp::Copy => x[0],
-            KernelOp::Select => {
-                let zero = self.constant(0.0, wide);
-                self.choose(FloatCC::Equal, x[0], zero, x[2], x[1], wide)
-            }
-            KernelOp::Unary(u) => self.pointwise_unary(u, x[0], wide),
-            KernelOp::Binary(op) => {
-                let (x, y) = (x[0], x[1]);
-                match op {
-                    Binary::Add => self.b.ins().fadd(x, y),
-                    Binary::Sub => self.b.ins().fsub(x, y),
-                    Binary::Mul => self.b.ins().fmul(x, y),
-                    Binary::Div => self.b.ins().fdiv(x, y),
-                    Binary::Min => self.choose(FloatCC::LessThan, y, x, y, x, wide),
-                    Binary::Max => self.choose(FloatCC::LessThan, x, y, y, x, wide),
-                    Binary::Gt => self.flag(FloatCC::LessThan, y, x, wide),
-                    Binary::Ge => self.flag(FloatCC::LessThanOrEqual, y, x, wide),
-                    Binary::Lt => self.flag(FloatCC::LessThan, x, y, wide),
-                    Binary::Le => self.flag(FloatCC::LessThanOrEqual, x, y, wide),
-                    Binary::Eq => self.flag(FloatCC::Equal, x, y, wide),
-                    Binary::Ne => {
-                        let (zero, one) = (self.constant(0.0, wide), self.constant(1.0, wide));
-                        self.choose(FloatCC::Equal, x, y, zero, one, wide)
-                    }
-                    Binary::Pow => unreachable!("a routine"),
-                }
-            }
-            KernelOp::Sum | KernelOp::Max => unreachable!("reductions are combined"),
-        }
-    }
-
-    fn flag(&mut self, cc: FloatCC, x: Value, y: Value, wide: bool) -> Value {
-        let (zero, one) = (self.constant(0.0, wide), self.constant(1.0, wide));
-        self.choose(cc, x, y, one, zero, wide)
-    }
-
-    fn pointwise_unary(&mut self, op: Unary, x: Value, wide: bool) -> Value {
-        match op {
-            Unary::Neg => self.b.ins().fneg(x),
-            Unary::Abs => self.b.ins().fabs(x),
-            Unary::Sqrt => self.b.ins().sqrt(x),
-            Unary::Relu => {
-                let zero = self.constant(0.0, wide);
-                self.choose(FloatCC::LessThan, x, zero, zero, x, wide)
-            }
-            Unary::Sign => {
-                // ±0 and NaN stay themselves.
-                let zero = self.constant(0.0, wide);
-                let (one, minus) = (self.constant(1.0, wide), self.constant(-1.0, wide));
-                let negative = self.choose(FloatCC::LessThan, x, zero, minus, x, wide);
-                self.choose(FloatCC::LessThan, zero, x, one, negative, wide)
-            }
-            Unary::Powi(n) => {
-                let mut left = n.unsigned_abs();
-                let (mut power, mut result) = (x, None);
-                while left > 0 {
-                    if left & 1 == 1 {
-                        result = Some(match result {
-                            None => power,
-                            Some(r) => self.b.ins().fmul(r, power),
-                        });
-                    }
-                    left >>= 1;
-                    if left > 0 {
-                        power = self.b.ins().fmul(power, power);
-                    }
-                }
-                let one = self.constant(1.0, wide);
-                let result = result.unwrap_or(one);
-                if n < 0 { self.b.ins().fdiv(one, result) } else { result }
-            }
-            _ => unreachable!("a routine"),
-        }
     }
 }
