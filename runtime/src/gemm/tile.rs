@@ -9,9 +9,9 @@
 //! # The invariant
 //!
 //! Every element of C has one accumulator, which takes its products in the order of k, whatever
-//! the tile it sits in. Cutting k into chunks keeps this: the accumulator goes to C and is read
-//! back unchanged. So neither the tile shape, nor the chunk length, nor the number of rows computed
-//! together can be seen in the bits of a result.
+//! the tile it sits in, behind whatever it starts from. Cutting k into chunks keeps this: the
+//! accumulator goes to C and is read back unchanged. So neither the tile shape, nor the chunk length,
+//! nor the number of rows computed together can be seen in the bits of a result.
 //!
 //! # The loops
 //!
@@ -194,8 +194,8 @@ unsafe fn step<T: Vector, const V: usize, const M: usize, const P: usize>(
     }
 }
 
-/// Computes one tile over one chunk. `TILED` says how `a_row` is meant; see [`drive`]. With `PACKS_A`
-/// or `PACKS_B`, the rows of A or B are read from their sources and left packed where they are read from otherwise.
+/// Computes one tile over one chunk. `TILED` says how `a_row` is meant; see [`drive`]. With `PACKS_A` or `PACKS_B`, the
+/// rows of A or B are read from their sources and left packed where they are read from otherwise.
 ///
 /// # Safety
 /// The machine has `T`'s instructions; `M` rows and `P` panels from `corner` lie inside the call's
@@ -391,20 +391,21 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
             let mut panel = 0;
             while panel < call.panels {
                 let panels = at_once.min(call.panels - panel);
-                // What is fetched meanwhile, each tile its share: what the caller has named, or B's next chunk.
-                let next = panel + panels;
+                // What is fetched meanwhile, each tile its share: what the caller has named; or, of weights that are far
+                // away, the chunk that comes next: the next panel's, the first panel's further on along k, or that
+                // of the panel behind the call's last one, with which the next call begins.
+                let (next_panel, next_k) = match panel + panels {
+                    next if next < call.panels => (next, k),
+                    _ if k + chunk.steps < total => (0, k + chunk.steps),
+                    behind => (behind, 0),
+                };
                 let (hint, hint_k, all) = if TILED {
                     (aside.hint, aside.hint_k, chunk.steps)
-                } else if call.far == 0 || call.m <= TILE_ROWS {
-                    (call.b, 0, 0)
-                } else if next < call.panels || k + chunk.steps == total {
-                    (
-                        call.b.wrapping_add(next * call.b_panel + if next < call.panels { k * call.b_k } else { 0 }),
-                        line,
-                        chunk.steps * nr / line,
-                    )
+                } else if call.far != 0 && call.m > TILE_ROWS {
+                    let next = call.b.wrapping_add(next_panel * call.b_panel + next_k * call.b_k);
+                    (next, line, chunk.steps * nr / line)
                 } else {
-                    (call.b.wrapping_add((k + chunk.steps) * call.b_k), line, chunk.steps * nr / line)
+                    (call.b, 0, 0)
                 };
                 let lines = |m: usize| all * (m - block) / (block_end - block);
                 let mut m = block;
@@ -425,7 +426,6 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
                         a_row: if TILED { m / TILE_ROWS * aside.a_tile } else { m },
                         b: call.b.wrapping_add(panel * call.b_panel + k * call.b_k),
                         c: call.c.wrapping_add(panel * call.c_panel + m * call.c_row),
-                        // The later tiles ask for what they have, which is cheaper than a branch.
                         a_source: aside.a_source.wrapping_add(m),
                         a_source_k: aside.a_source_k,
                         b_source: aside.b_source,

@@ -60,6 +60,7 @@ pub(super) struct RowProducts<E> {
 /// # Safety
 /// The machine has `T`'s instructions; A and B are readable and C writable as described, without overlap.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "panels and vectors index sums and addresses at once")]
 pub(super) unsafe fn row_products<T: Vector, const V: usize>(job: &RowProducts<T::Element>) {
     /// Panels whose sums are in registers at once.
     const P: usize = 4;
