@@ -138,14 +138,16 @@ fn product<E: Real>(kernels: &Kernels<E>, m: usize, k: usize, n: usize, transpos
 }
 
 fn gradient<E: Real>(kernels: &Kernels<E>, ki: usize, n: usize, rows: usize) -> f64 {
-    let (a, b): (Vec<E>, Vec<E>) = (fill(rows * ki), fill(rows * n));
+    // As a plan lays rows out: never a multiple of 1024 bytes apart.
+    let (lda, ldb) = (ki + 16, n + 16);
+    let (a, b): (Vec<E>, Vec<E>) = (fill(rows * lda), fill(rows * ldb));
     let mut c: Vec<E> = fill(ki * n);
     let job = ReduceProduct {
         a: a.as_ptr(),
-        lda: ki as isize,
+        lda: lda as isize,
         ki,
         b: b.as_ptr(),
-        ldb: n as isize,
+        ldb: ldb as isize,
         n,
         rows,
         c: c.as_mut_ptr(),
