@@ -66,8 +66,12 @@ fn sums_of_one_shape() -> Program {
             let h = s.state("h", [10, 5]);
             s.next(h, (s.at(x) + h * 0.3).tanh())
         });
-        let normed = p.rms_norm("norm", run.all());
-        p.minimize(energy(normed) + energy(run.all()) * 0.3);
+        // Behind a product, so that both sums read what another kernel has made.
+        let z = p.affine("cell", run.all().reshape(50), 50).reshape([10, 5]);
+        let w = p.parameter("w", [10, 5], Init::Normal(0.5));
+        let sums = (z.sin() * 0.7 + z * z).sum_features();
+        p.output("sums", sums);
+        p.minimize(energy(p.rms_norm("norm", z + w)) + sums.mean_rows() * 0.3);
     })
 }
 
