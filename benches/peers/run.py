@@ -59,22 +59,22 @@ def measure(options):
 
 def table(found, peers):
     peers = [WHO[peer] for peer in peers]
-    yield ["cell", "B,T,I,H", "retrograd ms", "of peak", "compiled in ms", "MB", *(f"{p} ms" for p in peers)]
+    yield ["cell", "B,T,I,H", "retrograd ms", "of peak", "compiled in ms", "memory", *(f"{p} ms" for p in peers)]
     for size, by_who in found.items():
         middle = lambda who, key: statistics.median(line[key] for line in by_who[who])
         cell, numbers = size.split(",", 1)
         ours = middle("retrograd", "ms")
         row = [cell, numbers, f"{ours:.3g}", f"{middle('retrograd', 'share_of_peak'):.0%}"]
         row.append(f"{middle('retrograd', 'compile_ms'):.1f}")
-        megabytes = lambda who: f"{middle(who, 'grown') / 1e6:.0f}" if by_who[who][0].get("grown") else "–"
-        row.append(megabytes("retrograd"))
+        grown = lambda who: f"{middle(who, 'grown') / 1e6:.0f} MB" if by_who[who][0].get("grown") else "memory unknown"
+        row.append(grown("retrograd"))
         for peer in peers:
             if peer not in by_who:
                 row.append("–")
                 continue
             ms = middle(peer, "ms")
             compiled = f", compiled in {middle(peer, 'compile_s'):.1f} s" if "compile_s" in by_who[peer][0] else ""
-            row.append(f"{ms:.3g} ({ms / ours:.2f}×, {megabytes(peer)} MB{compiled})")
+            row.append(f"{ms:.3g} ({ms / ours:.2f}×, {grown(peer)}{compiled})")
         yield row
 
 

@@ -162,6 +162,35 @@ fn gradient<E: Real>(kernels: &Kernels<E>, ki: usize, n: usize, rows: usize) -> 
     })
 }
 
+/// Microseconds to read so many bytes again and again, and nothing else: what a product with one row cannot beat.
+#[cfg(target_arch = "x86_64")]
+fn reading(bytes: usize) -> f64 {
+    #[target_feature(enable = "avx2")]
+    fn sum(lines: &[[f32; 64]]) -> f32 {
+        use std::arch::x86_64::*;
+        let mut sums = [_mm256_setzero_ps(); 8];
+        for line in lines {
+            for (sum, eight) in sums.iter_mut().zip(line.as_chunks::<8>().0) {
+                // SAFETY: eight floats.
+                *sum = _mm256_add_ps(*sum, unsafe { _mm256_loadu_ps(eight.as_ptr()) });
+            }
+        }
+        let all = sums.into_iter().reduce(|a, b| _mm256_add_ps(a, b)).expect("eight");
+        _mm256_cvtss_f32(all)
+    }
+    if !is_x86_feature_detected!("avx2") {
+        return f64::NAN;
+    }
+    let data = vec![[0.5f32; 64]; bytes / 256];
+    let once = || {
+        let start = Stopwatch::start();
+        // SAFETY: the feature is there.
+        (0..100).for_each(|_| drop(std::hint::black_box(unsafe { sum(std::hint::black_box(&data)) })));
+        start.seconds() * 1e4
+    };
+    (0..100).map(|_| once()).fold(f64::INFINITY, f64::min)
+}
+
 /// Gigabytes read per second.
 fn sums<E: Real>(kernels: &Kernels<E>, n: usize, rows: usize) -> f64 {
     let b: Vec<E> = fill(rows * n);
@@ -198,7 +227,9 @@ fn report<E: Real>(element: &str, all: bool) {
         println!("{element} {} nr={} peak {:.1} Gflop/s", kernels.name, kernels.nr, E::peak() / 1e9);
         for (m, k, n) in [
             (1, 64, 256),
+            (1, 128, 256),
             (1, 256, 1024),
+            (1, 512, 1024),
             (2, 64, 256),
             (3, 64, 256),
             (4, 64, 256),
@@ -241,6 +272,10 @@ fn report<E: Real>(element: &str, all: bool) {
 }
 
 fn main() {
+    #[cfg(target_arch = "x86_64")]
+    for weights in [128 << 10, 2 << 20] {
+        println!("reading {:4} KiB: {:.2} µs", weights >> 10, reading(weights));
+    }
     let all = std::env::args().any(|argument| argument == "--all");
     report::<f32>("f32", all);
     report::<f64>("f64", all);

@@ -120,11 +120,11 @@ pub fn compile(
     // Kernels that differ only in where their rows are, as those of equal layers do, have one function.
     let mut known: HashMap<String, usize> = HashMap::new();
     for (i, kernel) in kernels.iter().enumerate() {
-        if let Some(&same) = known.get(&kernel.shape()) {
+        let same = *known.entry(kernel.shape()).or_insert(i);
+        if same < i {
             functions.push(functions[same].clone());
             continue;
         }
-        known.insert(kernel.shape(), i);
         let compiled = define(&mut module, &mut context, &mut builder_context, i, kernel, precision, table, fma, texts);
         match compiled {
             Ok(f) => functions.push(f),
