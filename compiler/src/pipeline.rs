@@ -58,7 +58,7 @@ pub fn compile(
 ///
 /// Expects a program whose derivatives have been taken: what only matters to them is dropped here.
 pub fn lower(program: &Program) -> Program {
-    let program = simplify::erase_stop_gradient(program);
+    let program = simplify::write_out(program);
     let hoisted = time::hoist(&program);
     debug_assert_eq!(hoisted.verify(), Ok(()), "hoisting keeps programs well formed");
     let rotated = time::rotate(&hoisted);

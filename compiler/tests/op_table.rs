@@ -11,7 +11,7 @@
 use retrograd_compiler::interpret::{Values, evaluate};
 use retrograd_compiler::ir::dual::Dual;
 use retrograd_compiler::ir::op::{Data, Eval, Tangent};
-use retrograd_compiler::ir::{Axis, Binary, DType, Extent, Op, Program, Scan, Shape, Sizes, Type, Unary, Value};
+use retrograd_compiler::ir::{Axis, Binary, DType, Extent, Norm, Op, Program, Scan, Shape, Sizes, Type, Unary, Value};
 
 const TIME: Extent = Extent::Time(Axis(0));
 const EXTENTS: [Extent; 3] = [Extent::Shared, Extent::Batch, TIME];
@@ -193,6 +193,19 @@ table! {
         sample(Op::Max([2, 1].into()), 3, [(Away, MATRIX)]),
         sample(Op::Max([1, 3, 1].into()), 3, [(Away, &[2, 3, 4])]),
         sample(Op::Max([1, 3, 1].into()), 3, [(Ties, &[2, 3, 4])]),
+    ],
+    Op::Norm(_) => [
+        sample(Op::Norm(Norm { centred: true, epsilon: 1e-5 }), 3, [(Away, &[5])]),
+        sample(Op::Norm(Norm { centred: true, epsilon: 0.5 }), 3, [(Away, MATRIX)]),
+        sample(Op::Norm(Norm { centred: true, epsilon: 1e-5 }), 3, [(Away, &[1])]),
+        sample(Op::Norm(Norm { centred: false, epsilon: 1e-5 }), 3, [(Away, &[5])]),
+        sample(Op::Norm(Norm { centred: false, epsilon: 0.5 }), 3, [(Away, MATRIX)]),
+    ],
+    Op::Divisor(_) => [
+        sample(Op::Divisor(Norm { centred: true, epsilon: 1e-5 }), 3, [(Away, &[5])]),
+        sample(Op::Divisor(Norm { centred: true, epsilon: 0.5 }), 3, [(Away, MATRIX)]),
+        sample(Op::Divisor(Norm { centred: false, epsilon: 1e-5 }), 3, [(Away, &[5])]),
+        sample(Op::Divisor(Norm { centred: false, epsilon: 0.5 }), 3, [(Away, MATRIX)]),
     ],
     Op::Broadcast(_) => [
         sample(Op::Broadcast(MATRIX.into()), 3, [(Away, &[1, 3])]),

@@ -5,7 +5,7 @@ use retrograd_compiler::ir::op::Data;
 use retrograd_compiler::ir::types::{Axis, Sizes};
 use retrograd_compiler::ir::{Extent, Op, Program, Scan};
 use retrograd_compiler::simplify::{
-    algebra, distribute_slices, erase_stop_gradient, gather_sums, invariant, ports, simplify, split_products,
+    algebra, distribute_slices, gather_sums, invariant, ports, simplify, split_products, write_out,
 };
 use retrograd_compiler::time::{DivideError, UnrollError, carry_state, divide, hoist, unroll};
 
@@ -25,7 +25,7 @@ const PASSES: [Pass; 9] = [
     ("gather_sums", gather_sums),
     ("distribute_slices", distribute_slices),
     ("invariant", invariant),
-    ("erase_stop_gradient", erase_stop_gradient),
+    ("write_out", write_out),
     ("simplify", simplify),
     ("hoist", hoist),
 ];

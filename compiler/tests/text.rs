@@ -2,7 +2,7 @@
 
 use retrograd_compiler::ir::program::{Init, Input, Parameter, Update};
 use retrograd_compiler::ir::scan::{Carry, Port};
-use retrograd_compiler::ir::{Axis, Binary, DType, Extent, Op, Program, Scan, Shape, Type, Unary, Value};
+use retrograd_compiler::ir::{Axis, Binary, DType, Extent, Norm, Op, Program, Scan, Shape, Type, Unary, Value};
 
 const T: Extent = Extent::Time(Axis(0));
 const T1: Extent = Extent::Time(Axis(1));
@@ -120,6 +120,14 @@ samples! {
     ],
     Op::Sum(_) => [(Op::Sum([1, 3].into()), [float(B, [2, 3])]), (Op::Sum([1, 1].into()), [float(B, [2, 3])])],
     Op::Max(_) => [(Op::Max([2, 1].into()), [float(B, [2, 3])])],
+    Op::Norm(_) => [
+        (Op::Norm(Norm { centred: true, epsilon: 1e-5 }), [float(B, [2, 3])]),
+        (Op::Norm(Norm { centred: false, epsilon: 1e-7 }), [float(T, 4)])
+    ],
+    Op::Divisor(_) => [
+        (Op::Divisor(Norm { centred: true, epsilon: 0.0 }), [float(B, [2, 3])]),
+        (Op::Divisor(Norm { centred: false, epsilon: 2.5 }), [float(T, 4)])
+    ],
     Op::Broadcast(_) => [(Op::Broadcast([2, 3].into()), [float(B, [2, 1])])],
     Op::Reshape(_) => [(Op::Reshape(6.into()), [float(B, [2, 3])]), (Op::Reshape(().into()), [float(B, [1, 1])])],
     Op::Transpose(_) => [

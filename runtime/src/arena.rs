@@ -1,10 +1,15 @@
-//! Memory for the values of a plan: one region for each slot.
+//! Memory for the values of a plan: one region for each slot, all in one map.
 //!
-//! A region is zeroed, and a program that never touches it does not pay for it. It starts on a cache line. Large ones
-//! have pages of their own, and so would all start at the same place of a page: a tile goes through many slots at once,
-//! at the same row and features of each, and all of them would fall into the same few sets of the first-level cache. So
-//! neighbours start apart, and ask for large pages. Together: 1 % of an LSTM's training step at 256 units, 6 % of one
-//! with 32 units and 256 samples, measured pairwise in one process on an EPYC (Zen 3).
+//! Regions are zeroed, and one that is never touched costs next to nothing. Each starts on a cache line. What a training
+//! step goes through, a few features of each of many rows, lies all over its memory: with small pages it would wait for
+//! their addresses more than for their contents, above all on a virtual machine, where looking one up takes two walks.
+//! So the map asks for large pages, and small regions share them: with a map for each region, of which only those
+//! above 2 MiB could have large pages, a layer-norm LSTM of 64 or 128 units took a tenth longer.
+//!
+//! Regions of several pages start at different places of a page: a tile goes through many of them at once, at the same
+//! row and features of each, and all would fall into the same few sets of the first-level cache. That is 1 % of an LSTM's
+//! training step at 256 units, 6 % of one with 32 units and 256 samples, measured pairwise in one process on an EPYC
+//! (Zen 3).
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::ptr::NonNull;
@@ -18,64 +23,73 @@ const LINE: usize = 64;
 const PAGE: usize = 4096;
 /// Lines from the start of one region to that of the next: without a divisor in common with the 63 that there are.
 const SPREAD: usize = 5;
-/// Bytes from which a region has pages of its own: those of a large page.
-const OWN_PAGES: usize = 2 << 20;
+/// Bytes from which a region's start is moved to its own place of a page: the room between is then next to nothing.
+const SPREAD_FROM: usize = 16 * PAGE;
+/// Bytes of a large page.
+const LARGE: usize = 2 << 20;
 
-/// What a region is made of; held to be freed with it.
-enum Source {
-    Heap { _words: Vec<u64> },
-    Pages { _map: MmapMut },
-}
-
-/// Memory of a slot.
-pub struct Region {
-    _source: Source,
+/// A stretch of zeroed memory.
+#[derive(Clone, Copy)]
+struct Region {
     start: NonNull<u8>,
     bytes: usize,
 }
 
-impl Region {
-    /// Zeroed memory of `bytes` bytes and the slack that plans count on. `number` is that of the region among those
-    /// that are used together.
-    pub fn new(bytes: usize, number: usize) -> Region {
-        let bytes = bytes + ARENA_SLACK;
-        let (source, start, spread) = if bytes < OWN_PAGES {
-            let (source, start) = Region::heap(bytes + LINE);
-            (source, start, 0)
-        } else {
-            let (source, start) = Region::pages(bytes + PAGE);
-            (source, start, number * SPREAD * LINE % (PAGE - LINE))
-        };
-        // To the next line and on by whole lines: less than a page in all, which the room has.
-        let first = start.as_ptr().wrapping_add(start.align_offset(LINE)).wrapping_add(spread);
-        let start = NonNull::new(first).expect("inside of an allocation");
-        Region { _source: source, start, bytes }
-    }
+/// Regions that live and die together.
+pub struct Arena {
+    regions: Vec<Region>,
+    /// Held to be freed with them.
+    _map: Option<MmapMut>,
+}
 
-    fn heap(room: usize) -> (Source, NonNull<u8>) {
-        let mut words = vec![0u64; room.div_ceil(8)];
-        let start = NonNull::new(words.as_mut_ptr().cast()).expect("vectors are somewhere");
-        (Source::Heap { _words: words }, start)
-    }
-
-    fn pages(room: usize) -> (Source, NonNull<u8>) {
-        let failed = |_| handle_alloc_error(Layout::array::<u8>(room).expect("a slot fits the address space"));
+impl Arena {
+    /// A region of zeros for each of these sizes in bytes, with the slack that plans count on behind it.
+    pub fn new(sizes: impl IntoIterator<Item = usize>) -> Arena {
+        let mut end = 0usize;
+        let mut places = Vec::new();
+        for (number, bytes) in sizes.into_iter().enumerate() {
+            let bytes = bytes + ARENA_SLACK;
+            let start = end.next_multiple_of(LINE);
+            let own = number * SPREAD * LINE % (PAGE - LINE);
+            let apart = start + (own + PAGE - start % PAGE) % PAGE;
+            let start = if bytes < SPREAD_FROM { start } else { apart };
+            places.push((start, bytes));
+            end = start + bytes;
+        }
+        if end == 0 {
+            return Arena { regions: Vec::new(), _map: None };
+        }
+        // Half a large page or more at the end is worth a whole one.
+        let large = (end + LARGE / 2) / LARGE * LARGE;
+        let room = end.max(large) + LARGE;
+        let failed = |_| handle_alloc_error(Layout::array::<u8>(room).expect("slots fit the address space"));
         let mut map = MmapMut::map_anon(room).unwrap_or_else(failed);
-        // A wish; without it the region is merely slower.
+        let before = map.as_ptr().align_offset(LARGE);
+        // A wish; without it memory is merely slower.
         #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
-        let start = NonNull::new(map.as_mut_ptr()).expect("maps are somewhere");
-        (Source::Pages { _map: map }, start)
+        let _ = map.advise_range(memmap2::Advice::HugePage, before, large);
+        // What lies in front of the first and behind the last byte is never touched, and so costs addresses only.
+        let first = map.as_mut_ptr().wrapping_add(before);
+        let region = |(start, bytes)| {
+            let start = NonNull::new(first.wrapping_add(start)).expect("inside of a map");
+            Region { start, bytes }
+        };
+        Arena { regions: places.into_iter().map(region).collect(), _map: Some(map) }
     }
 
-    /// Its first byte.
-    pub fn address(&self) -> *mut u8 {
-        self.start.as_ptr()
+    /// How many regions there are.
+    pub fn len(&self) -> usize {
+        self.regions.len()
     }
 
-    /// Bytes, slack included.
+    /// The first byte of a region.
+    pub fn address(&self, region: usize) -> *mut u8 {
+        self.regions[region].start.as_ptr()
+    }
+
+    /// Bytes of all regions, slack included.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.regions.iter().map(|region| region.bytes).sum()
     }
 }
 
@@ -85,24 +99,30 @@ mod tests {
 
     #[test]
     fn regions_are_zero_aligned_and_apart() {
-        for bytes in [0, 100, 5000, OWN_PAGES, OWN_PAGES + 12345] {
-            let regions: Vec<Region> = (0..70).map(|number| Region::new(bytes, number)).collect();
+        for bytes in [0, 100, 5000, SPREAD_FROM, LARGE + 12345] {
+            let arena = Arena::new((0..70).map(|_| bytes));
+            assert_eq!((arena.len(), arena.bytes()), (70, 70 * (bytes + ARENA_SLACK)));
             let mut places: Vec<usize> = Vec::new();
-            for region in &regions {
-                assert_eq!(region.address() as usize % LINE, 0);
-                assert_eq!(region.bytes(), bytes + ARENA_SLACK);
+            for region in 0..arena.len() {
+                let start = arena.address(region);
+                assert_eq!(start as usize % LINE, 0);
                 // SAFETY: as many bytes as the region has, which nobody else knows of.
-                let own = unsafe { std::slice::from_raw_parts_mut(region.address(), region.bytes()) };
+                let own = unsafe { std::slice::from_raw_parts_mut(start, bytes + ARENA_SLACK) };
                 assert!(own.iter().all(|&b| b == 0));
                 own.fill(1);
-                places.push(region.address() as usize % PAGE);
+                places.push(start as usize % PAGE);
             }
-            if bytes >= OWN_PAGES {
+            if bytes >= SPREAD_FROM {
                 places.truncate(PAGE / LINE - 1);
                 places.sort_unstable();
                 places.dedup();
                 assert_eq!(places.len(), PAGE / LINE - 1, "each starts at another line of its page");
             }
         }
+    }
+
+    #[test]
+    fn no_regions_are_no_memory() {
+        assert_eq!(Arena::new([]).bytes(), 0);
     }
 }

@@ -21,10 +21,10 @@ use retrograd_compiler::codegen::RowBase;
 use retrograd_compiler::ir::{Axis, Sizes};
 use retrograd_compiler::pipeline::Compiled;
 use retrograd_compiler::plan::{
-    ARENA_SLACK, Access, At, BufferId, Domain, Loop, Port, Rows, Segments, Span, Stage, Unit, Work,
+    Access, At, BufferId, Domain, Loop, Port, Rows, Segments, Slot, Span, Stage, Unit, Work,
 };
 
-use crate::arena::Region;
+use crate::arena::Arena;
 use crate::float::Float;
 use crate::gemm::{self, GemmCall, Kernels, PackB, Segment};
 use crate::team::Team;
@@ -37,7 +37,7 @@ const CHUNK: usize = 240;
 
 /// What each member of the team has for itself.
 struct Own<E> {
-    scratch: Region,
+    scratch: Arena,
     product: Vec<E>,
 }
 
@@ -55,7 +55,10 @@ struct Bound {
 /// A compiled program with its memory.
 pub struct Executor<E: Float> {
     compiled: Arc<Compiled>,
-    memory: Vec<Region>,
+    /// Slots of one row, which stay, in the order of the plan.
+    shared: Arena,
+    /// All others, which sizes change.
+    memory: Arena,
     sizes: Option<Sizes>,
     /// Lengths of segments at these sizes.
     segments: Segments,
@@ -82,12 +85,13 @@ impl<E: Float> Executor<E> {
         assert_eq!(compiled.precision, E::PRECISION, "a program runs in the precision it was compiled for");
         let scratch = (0..compiled.kernels.len()).map(|i| compiled.kernels.info(i).scratch).max().unwrap_or(0);
         let own = (0..threads.max(1))
-            .map(|member| UnsafeCell::new(Own { scratch: Region::new(scratch, member), product: Vec::new() }))
+            .map(|_| UnsafeCell::new(Own { scratch: Arena::new([scratch]), product: Vec::new() }))
             .collect();
         let plan = &compiled.plan;
         let updates_parameters = plan.updates.iter().any(|(_, _, p)| *p) || plan.writes_parameters();
         let mut this = Executor {
-            memory: compiled.plan.slots.iter().map(|_| Region::new(0, 0)).collect(),
+            shared: Arena::new(plan.slots.iter().filter(|slot| slot.rows == Rows::One).map(|slot| slot.row_bytes)),
+            memory: Arena::new([]),
             segments: compiled.plan.segments(&Sizes::new(1, 1)),
             compiled,
             sizes: None,
@@ -117,7 +121,7 @@ impl<E: Float> Executor<E> {
 
     /// Bytes of memory held for values.
     pub fn memory(&self) -> usize {
-        self.memory.iter().map(Region::bytes).sum()
+        self.shared.bytes() + self.memory.bytes()
     }
 
     /// Makes ready for runs of these sizes. Values per sample or step are lost if sizes change; shared ones stay.
@@ -127,13 +131,19 @@ impl<E: Float> Executor<E> {
         }
         let plan = &self.compiled.plan;
         self.segments = plan.segments(sizes);
-        for (number, (memory, slot)) in self.memory.iter_mut().zip(&plan.slots).enumerate() {
-            let bytes = slot.row_bytes * slot.rows.count(sizes, &self.segments);
-            if memory.bytes() != bytes + ARENA_SLACK {
-                *memory = Region::new(bytes, number);
-            }
-        }
-        let addresses: Vec<*mut u8> = self.memory.iter().map(Region::address).collect();
+        let sized = plan.slots.iter().filter(|slot| slot.rows != Rows::One);
+        // The old memory goes before there is new.
+        self.memory = Arena::new([]);
+        self.memory = Arena::new(sized.map(|slot| slot.row_bytes * slot.rows.count(sizes, &self.segments)));
+        let (mut shared, mut sized) = (0..self.shared.len(), 0..self.memory.len());
+        let address = |slot: &Slot| {
+            let (arena, next) = match slot.rows {
+                Rows::One => (&self.shared, shared.next()),
+                _ => (&self.memory, sized.next()),
+            };
+            arena.address(next.expect("a region for each slot"))
+        };
+        let addresses: Vec<*mut u8> = plan.slots.iter().map(address).collect();
         self.buffers = plan.buffers.iter().map(|b| addresses[b.slot]).collect();
         self.sizes = Some(sizes.clone());
         let run = self.run_state(None);
@@ -432,7 +442,7 @@ impl<E: Float> Run<'_, E> {
         match &stage.work {
             Work::Kernel(k) => {
                 // SAFETY: entry `member` is this member's own.
-                let scratch = unsafe { (*self.own[member].get()).scratch.address() };
+                let scratch = unsafe { (*self.own[member].get()).scratch.address(0) };
                 let panels = k.tile.as_ref().map_or(0, |tile| tile.n.div_ceil(self.compiled.plan.target.panel));
                 let (rows, panels) = match (stage.domain, &k.tile) {
                     (Domain::Shared, Some(_)) => (0..1, part(panels, member, members)),

@@ -2,7 +2,7 @@
 //! depend on parameters and on a state that depends on the op's result; and the op behind the loop, on sequences.
 
 use retrograd::compiler::ir::scan::{Carry, Port};
-use retrograd::compiler::ir::{Binary, Graph, Input, Op, Parameter, Scan, Unary, Value};
+use retrograd::compiler::ir::{Binary, Graph, Input, Norm, Op, Parameter, Scan, Unary, Value};
 use retrograd::prelude::*;
 
 /// What numbers an operand has.
@@ -144,6 +144,16 @@ table! {
         sample(Op::Max([1].into()), [(Float, ROW)]),
         sample(Op::Max([1, 3].into()), [(Float, MATRIX)]),
         sample(Op::Max([1, 3, 1].into()), [(Float, &[2, 3, 2])]),
+    ],
+    Op::Norm(_) => [
+        sample(Op::Norm(Norm { centred: true, epsilon: 1e-5 }), [(Float, &[5])]),
+        sample(Op::Norm(Norm { centred: true, epsilon: 0.5 }), [(Float, MATRIX)]),
+        sample(Op::Norm(Norm { centred: false, epsilon: 1e-5 }), [(Float, &[5])]),
+        sample(Op::Norm(Norm { centred: false, epsilon: 0.5 }), [(Float, MATRIX)]),
+    ],
+    Op::Divisor(_) => [
+        sample(Op::Divisor(Norm { centred: true, epsilon: 1e-5 }), [(Float, &[5])]),
+        sample(Op::Divisor(Norm { centred: false, epsilon: 0.5 }), [(Float, MATRIX)]),
     ],
     Op::Broadcast(_) => [
         sample(Op::Broadcast(MATRIX.into()), [(Float, &[1, 3])]),

@@ -37,12 +37,16 @@ pub fn choose(joint: &Graph, scan: &Scan, coefficients: &[Value]) -> BTreeSet<Va
     for port in &scan.yields {
         at_hand[port.value.index()] = true;
     }
-    // What the derivative's rules made is computed in the linear scan and nowhere else, whatever it is.
+    // What the derivative's rules made is computed in the linear scan and nowhere else, whatever it is; but for a norm
+    // and its divisor, each of whose rules is written with the other, and which the step computes together.
     let mut of_maximum = vec![false; joint.len()];
     for v in scan.body.values().filter(|&v| matches!(joint.op(v), Op::Max(_))) {
         of_maximum[joint.operands(v)[0].index()] = true;
     }
-    let costly = |v: Value| v.index() < scan.body.len() && (of_maximum[v.index()] || !is_cheap(joint, v));
+    let is_norm = |v: Value| matches!(joint.op(v), Op::Norm(_) | Op::Divisor(_));
+    let costly = |v: Value| {
+        is_norm(v) || v.index() < scan.body.len() && (of_maximum[v.index()] || !is_cheap(joint, v))
+    };
     let mut saved = BTreeSet::new();
     for &c in coefficients {
         if !at_hand[c.index()] && costly(c) {

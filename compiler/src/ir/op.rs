@@ -83,6 +83,15 @@ pub enum Binary {
     Ne,
 }
 
+/// What a row is brought to a standard size by, along its last axis.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Norm {
+    /// The mean is taken off first: the divisor is then the standard deviation, else the root mean square.
+    pub centred: bool,
+    /// What is added to the mean of squares, so that nothing is divided by zero.
+    pub epsilon: f64,
+}
+
 /// An operation with its attributes. Shapes in attributes are those of the result.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -130,6 +139,10 @@ pub enum Op {
     Sum(Shape),
     /// Maximum along the features where the result's shape has 1.
     Max(Shape),
+    /// (x − μ)/σ or x/ρ along the last axis: see [`Norm`].
+    Norm(Norm),
+    /// σ or ρ of the last axis, whose length becomes 1: what [`Op::Norm`] divides by.
+    Divisor(Norm),
     /// Repeats along the features where the operand's shape has 1.
     Broadcast(Shape),
 

@@ -30,7 +30,7 @@ mod tokens;
 use std::collections::HashMap;
 
 use super::graph::{Graph, Value};
-use super::op::{Binary, Op, Unary};
+use super::op::{Binary, Norm, Op, Unary};
 use super::print::{Ports, name as printed, role};
 use super::program::{Init, Input, Parameter, Program, Update};
 use super::types::{Axis, DType, Extent, Shape, Type};
@@ -459,6 +459,10 @@ impl Parser {
             "matmul.tt" => Op::MatMul { ta: true, tb: true },
             "sum" => Op::Sum(ty.shape.clone()),
             "max_over" => Op::Max(ty.shape.clone()),
+            "layer_norm" => Op::Norm(self.norm(true)?),
+            "rms_norm" => Op::Norm(self.norm(false)?),
+            "deviation" => Op::Divisor(self.norm(true)?),
+            "root_mean_square" => Op::Divisor(self.norm(false)?),
             "broadcast" => Op::Broadcast(ty.shape.clone()),
             "reshape" => Op::Reshape(ty.shape.clone()),
             "transpose" => Op::Transpose(self.permutation()?),
@@ -518,6 +522,12 @@ impl Parser {
         self.word(word)?;
         self.sign("=")?;
         self.size()
+    }
+
+    fn norm(&mut self, centred: bool) -> Result<Norm, ParseError> {
+        self.word("epsilon")?;
+        self.sign("=")?;
+        Ok(Norm { centred, epsilon: self.number()? })
     }
 
     fn exponent(&mut self) -> Result<i32, ParseError> {

@@ -238,6 +238,7 @@ fn attributes(op: &Op) -> String {
         Op::RowCount(extent) => format!(" [{}]", extent.letters()),
         Op::Capture(i) | Op::Each(i) | Op::Carry(i) => format!(" #{i}"),
         Op::Unary(Unary::Powi(n)) => format!(" n={n}"),
+        Op::Norm(norm) | Op::Divisor(norm) => format!(" epsilon={}", number(norm.epsilon)),
         Op::Transpose(perm) => format!(" perm={perm:?}"),
         Op::Slice { axis, start, len } => format!(" {start}..{}{}", start.saturating_add(*len), along(*axis)),
         Op::Pad { axis, before, after } => format!(" before={before} after={after}{}", along(*axis)),

@@ -4,11 +4,11 @@
 use std::panic::Location;
 
 use super::Site;
-use super::expr::Expr;
+use super::expr::{Expr, exact};
 use super::pointwise::select;
 use super::recording::Recording;
 use crate::error::RecordErrorKind as Kind;
-use crate::ir::Op;
+use crate::ir::{Norm, Op};
 
 /// Activations.
 impl<'r> Expr<'r> {
@@ -101,10 +101,7 @@ impl<'r> Expr<'r> {
     #[track_caller]
     pub fn layer_norm(self, gain: Expr<'r>, bias: Expr<'r>, epsilon: f32) -> Expr<'r> {
         let Some(x) = self.along_last(Location::caller(), "layer_norm") else { return self.poisoned() };
-        let centred = x - x.mean_last();
-        let variance = (centred * centred).mean_last();
-        // One division a row instead of one an element.
-        centred * (1.0 / (variance + epsilon).sqrt()) * gain + bias
+        x.norm(true, epsilon) * gain + bias
     }
 
     /// x / √(mean(x²) + ε) · gain, with the mean of the last axis. Zhang & Sennrich (2019), "Root mean square layer
@@ -112,7 +109,7 @@ impl<'r> Expr<'r> {
     #[track_caller]
     pub fn rms_norm(self, gain: Expr<'r>, epsilon: f32) -> Expr<'r> {
         let Some(x) = self.along_last(Location::caller(), "rms_norm") else { return self.poisoned() };
-        x * (1.0 / ((x * x).mean_last() + epsilon).sqrt()) * gain
+        x.norm(false, epsilon) * gain
     }
 
     /// A value with a last axis, in the frame being recorded.
@@ -135,9 +132,8 @@ impl<'r> Expr<'r> {
     }
 
     #[track_caller]
-    fn mean_last(self) -> Expr<'r> {
-        let site = Location::caller();
-        self.sum_last().over(site, self.units())
+    fn norm(self, centred: bool, epsilon: f32) -> Expr<'r> {
+        self.apply(Location::caller(), Op::Norm(Norm { centred, epsilon: exact(epsilon) }), &[])
     }
 }
 

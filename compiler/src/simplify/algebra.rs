@@ -17,11 +17,6 @@ pub fn algebra(program: &Program) -> Program {
     rewrite(program, &Algebra)
 }
 
-/// Drops what only matters to differentiation, once that is done.
-pub fn erase_stop_gradient(program: &Program) -> Program {
-    rewrite(program, &EraseStopGradient)
-}
-
 struct Algebra;
 
 impl Rewrite for Algebra {
@@ -30,17 +25,6 @@ impl Rewrite for Algebra {
 
     fn node(&self, site: Site<()>, op: &Op, operands: &[Value]) -> Option<Value> {
         rule(site.g, op, operands)
-    }
-}
-
-struct EraseStopGradient;
-
-impl Rewrite for EraseStopGradient {
-    type Facts = ();
-    fn facts(&self, _: &Graph, _: &[Value], _: Option<&Scan>) {}
-
-    fn node(&self, _: Site<()>, op: &Op, operands: &[Value]) -> Option<Value> {
-        matches!(op, Op::StopGradient).then(|| operands[0])
     }
 }
 

@@ -12,6 +12,8 @@
 //! | [`invariant`] | computes before a loop what no step changes |
 //! | [`ports`] | drops and merges what a scan reads, carries and gives in vain |
 //!
+//! [`write_out`] is done once, when derivatives have been taken: it drops what only matters to them.
+//!
 //! All rest on one walk over a graph (`rebuild`) that makes a new one, in which no node occurs twice (value
 //! numbering) and nothing is kept that no root needs. [`simplify`] runs them until nothing changes.
 
@@ -27,14 +29,16 @@ mod slices;
 mod split;
 mod sums;
 mod views;
+mod write_out;
 
-pub use algebra::{algebra, erase_stop_gradient};
+pub use algebra::algebra;
 pub(crate) use classes::{Class, classes, is_rowwise};
 pub use invariant::invariant;
 pub use ports::ports;
 pub use slices::distribute_slices;
 pub use split::split_products;
 pub use sums::gather_sums;
+pub use write_out::write_out;
 
 use crate::ir::Program;
 use rebuild::fingerprint;

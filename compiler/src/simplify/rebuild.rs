@@ -136,6 +136,7 @@ fn attributes(op: &Op) -> Vec<u64> {
         Op::RowCount(e) | Op::SumRows(e) | Op::Expand(e) => vec![extent_code(*e)],
         Op::Unary(Unary::Powi(n)) => vec![*n as u64],
         Op::Sum(s) | Op::Max(s) | Op::Broadcast(s) | Op::Reshape(s) => list(&s.0),
+        Op::Norm(norm) | Op::Divisor(norm) => vec![u64::from(norm.centred), norm.epsilon.to_bits()],
         Op::Transpose(perm) => list(perm),
         Op::Slice { axis, start, len } => list(&[*axis, *start, *len]),
         Op::Pad { axis, before, after } => list(&[*axis, *before, *after]),

@@ -2,7 +2,7 @@
 
 use retrograd_compiler::ir::scan::{Carry, Port, Scan};
 use retrograd_compiler::ir::types::{Axis, DType};
-use retrograd_compiler::ir::{Binary, Extent, Graph, Init, Input, Op, Parameter, Program, Shape, Type, Unary, Value};
+use retrograd_compiler::ir::{Binary, Extent, Graph, Init, Input, Norm, Op, Parameter, Program, Shape, Type, Unary, Value};
 
 const TIME: Extent = Extent::Time(Axis(0));
 
@@ -47,7 +47,11 @@ impl Random {
             20 => Op::SumRows(self.of(&extents)),
             21 => Op::Expand(self.of(&extents)),
             22 => self.of(&[Op::Last, Op::PlaceLast(Axis(0)), Op::StopGradient, Op::Select]),
-            _ => self.of(&[Op::Max(reduced), Op::Gather, Op::ScatterAdd(5), Op::OneHot(2)]),
+            _ => {
+                let norm = Norm { centred: self.below(2) == 0, epsilon: 0.5 };
+                let norms = [Op::Norm(norm), Op::Divisor(norm)];
+                self.of(&[[Op::Max(reduced), Op::Gather, Op::ScatterAdd(5), Op::OneHot(2)].as_slice(), &norms].concat())
+            }
         }
     }
 

@@ -34,7 +34,7 @@
 //! and the bits are those of one sum over all of them.
 
 use super::tile::{Aside, TILE_ROWS, k_chunk};
-use super::vector::{RowProducts, prefetch_near};
+use super::vector::{LINE, RowProducts, prefetch_near};
 use super::{Element, GemmCall, Kernels, Segment};
 use std::ops::Range;
 
@@ -52,8 +52,6 @@ const STAGED_CHUNKS: usize = 3;
 const PACK_AHEAD: usize = 2;
 /// Rows that [`reduce_rows`] adds at a time: few enough for their pages to stay mapped.
 const SUM_ROWS: usize = 32;
-/// Bytes in a cache line, to which the packed blocks are aligned.
-const LINE: usize = 64;
 
 /// `C (+)= Aᵀ·B`: `c[i*ldc + j] (+)= Σ_r a[r*lda + i] · b[r*ldb + j]` for `i < ki`, `j < n`,
 /// `r < rows`, in the order of r.

@@ -23,14 +23,12 @@
 
 use std::ops::Range;
 
-use super::vector::{Vector, prefetch, prefetch_near};
+use super::vector::{LINE, Vector, prefetch, prefetch_near};
 use super::{GemmCall, Segment};
 
 /// Rows of the largest tile.
 pub(super) const TILE_ROWS: usize = 6;
 
-/// Bytes in a cache line.
-const LINE: usize = 64;
 
 /// Steps of k to a round of the innermost loop.
 const UNROLL: usize = 4;

@@ -19,6 +19,9 @@ pub(super) trait Vector: Copy {
     unsafe fn fma(self, a: Self, b: Self) -> Self;
 }
 
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
+
 /// Asks for the cache line at an address, which need not be valid, to come to the first-level cache.
 #[inline(always)]
 pub(super) fn prefetch_near<E>(_at: *const E) {
@@ -64,6 +67,8 @@ pub(super) struct RowProducts<E> {
 pub(super) unsafe fn row_products<T: Vector, const V: usize>(job: &RowProducts<T::Element>) {
     /// Panels whose sums are in registers at once.
     const P: usize = 4;
+    /// How many rows before they are used they are asked for.
+    const AHEAD: isize = 12;
     let mut panel = 0;
     while panel < job.panels {
         let panels = P.min(job.panels - panel);
@@ -80,6 +85,12 @@ pub(super) unsafe fn row_products<T: Vector, const V: usize>(job: &RowProducts<T
             }
             for r in 0..job.rows as isize {
                 let (a, b) = (job.a.wrapping_offset(r * job.lda), job.b.wrapping_offset(r * job.ldb));
+                // Rows lie too far apart for the hardware to foresee them.
+                for line in 0..(panels * V * T::LANES * size_of::<T::Element>()).div_ceil(LINE) {
+                    let at = line * LINE / size_of::<T::Element>();
+                    prefetch_near(a.wrapping_offset(AHEAD * job.lda).wrapping_add(at));
+                    prefetch_near(b.wrapping_offset(AHEAD * job.ldb).wrapping_add(at));
+                }
                 for p in 0..panels {
                     for v in 0..V {
                         sums[p][v] = sums[p][v].fma(T::load(a.add(at(p, v))), T::load(b.add(at(p, v))));

@@ -6,6 +6,7 @@
 mod features;
 mod index;
 pub(crate) mod leaves;
+mod norms;
 mod pointwise;
 mod products;
 mod rows;
@@ -68,6 +69,10 @@ pub fn row(op: &Op) -> &'static Row {
         Op::MatMul { .. } => &products::MATMUL,
         Op::Sum(_) => &features::SUM,
         Op::Max(_) => &features::MAX,
+        Op::Norm(norm) if norm.centred => &norms::LAYER_NORM,
+        Op::Norm(_) => &norms::RMS_NORM,
+        Op::Divisor(norm) if norm.centred => &norms::DEVIATION,
+        Op::Divisor(_) => &norms::ROOT_MEAN_SQUARE,
         Op::Broadcast(_) => &features::BROADCAST,
         Op::Reshape(_) => &shape::RESHAPE,
         Op::Transpose(_) => &shape::TRANSPOSE,
