@@ -25,13 +25,11 @@ fn listing(cell: Cell) -> String {
     let plan = plan::plan(&pipeline::lower(&joint), codegen::COUNTED, None);
     let mut counts = codegen::count_instructions(&plan).expect("code for x86-64").into_iter();
     let mut text = String::new();
-    for unit in &plan.units {
-        let place = if let Unit::Loop(l) = unit { format!("loop {}", l.name) } else { "rows".to_string() };
-        for (stage, _) in unit.stages() {
-            if matches!(stage.work, Work::Kernel(_)) {
-                let count = counts.next().expect("one for each kernel");
-                writeln!(text, "{place:<12} {count:>5}  {}", stage.name).expect("a String takes all that is written");
-            }
+    for (stage, l) in plan.units.iter().flat_map(Unit::stages) {
+        let place = l.map_or("rows".to_string(), |l| format!("loop {}", l.name));
+        if matches!(stage.work, Work::Kernel(_)) {
+            let count = counts.next().expect("one for each kernel");
+            writeln!(text, "{place:<12} {count:>5}  {}", stage.name).expect("a String takes all that is written");
         }
     }
     text

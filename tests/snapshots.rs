@@ -172,21 +172,20 @@ fn products(plan: &Plan) -> (usize, Vec<usize>, usize, usize) {
         _ => 0,
     };
     let sums = |work: &Work| usize::from(matches!(work, Work::ReduceProduct { .. } | Work::ReduceRows { .. }));
-    let (mut before, mut inside, mut sums_outside, mut sums_inside) = (0, Vec::new(), 0, 0);
-    for unit in &plan.units {
-        match unit {
-            Unit::Stage(stage) => {
-                before += if inside.is_empty() { count(&stage.work) } else { 0 };
-                sums_outside += sums(&stage.work);
-            }
-            Unit::Loop(l) => {
-                inside.push(l.stages.iter().map(|s| count(&s.work)).sum());
-                sums_inside += l.stages.iter().map(|s| sums(&s.work)).sum::<usize>();
-            }
-            Unit::Sweep(_) => unreachable!("there are sweeps with checkpoints only"),
+    let (mut before, mut inside, mut sums_outside, mut sums_inside) = (0, Vec::<(String, usize)>::new(), 0, 0);
+    for (stage, l) in plan.units.iter().flat_map(Unit::stages) {
+        let Some(l) = l else {
+            before += if inside.is_empty() { count(&stage.work) } else { 0 };
+            sums_outside += sums(&stage.work);
+            continue;
+        };
+        if inside.last().is_none_or(|(name, _)| *name != l.name) {
+            inside.push((l.name.clone(), 0));
         }
+        inside.last_mut().expect("pushed").1 += count(&stage.work);
+        sums_inside += sums(&stage.work);
     }
-    (before, inside, sums_outside, sums_inside)
+    (before, inside.into_iter().map(|(_, products)| products).collect(), sums_outside, sums_inside)
 }
 
 /// One input product before the loop, one recurrent product stage inside (two where one product waits for another), and

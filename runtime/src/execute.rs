@@ -72,7 +72,7 @@ pub struct Executor<E: Float> {
     stale: bool,
     /// Every run changes parameters, in place or by copy.
     updates_parameters: bool,
-    /// Time spent in each unit, where it is asked for.
+    /// Time spent in each stage, where it is asked for; all of a loop's in its first.
     times: Option<Vec<Duration>>,
 }
 
@@ -187,12 +187,8 @@ impl<E: Float> Executor<E> {
     pub fn run(&mut self) {
         let compiled = Arc::clone(&self.compiled);
         let mut first = 0;
-        for (u, unit) in compiled.plan.units.iter().enumerate() {
-            let started = self.times.is_some().then(Instant::now);
+        for unit in &compiled.plan.units {
             self.unit(unit, &mut first);
-            if let (Some(times), Some(started)) = (&mut self.times, started) {
-                times[u] += started.elapsed();
-            }
         }
         self.stale = self.updates_parameters;
         for i in 0..compiled.plan.updates.len() {
@@ -219,15 +215,24 @@ impl<E: Float> Executor<E> {
         match unit {
             Unit::Stage(stage) => {
                 if self.stale || !stage.constant {
-                    self.stage(stage, *first, None);
+                    self.timed(*first, |this| this.stage(stage, *first, None));
                 }
                 *first += 1;
             }
             Unit::Loop(l) => {
-                self.steps(l, *first, None, &|_, _, _| (), &|_, _, _| ());
+                self.timed(*first, |this| this.steps(l, *first, None, &|_, _, _| (), &|_, _, _| ()));
                 *first += l.stages.len();
             }
             Unit::Sweep(sweep) => self.sweep(sweep, first),
+        }
+    }
+
+    /// Does something, whose time counts as that of the stage `at`.
+    fn timed(&mut self, at: usize, run: impl FnOnce(&mut Self)) {
+        let started = self.times.is_some().then(Instant::now);
+        run(self);
+        if let (Some(times), Some(started)) = (&mut self.times, started) {
+            times[at] += started.elapsed();
         }
     }
 
@@ -254,12 +259,12 @@ impl<E: Float> Executor<E> {
         }
     }
 
-    /// Starts measuring the time of each unit of the plan, from nothing.
+    /// Starts measuring the time of each stage of the plan, from nothing; that of a loop is its first stage's.
     pub fn measure(&mut self) {
-        self.times = Some(vec![Duration::ZERO; self.compiled.plan.units.len()]);
+        self.times = Some(vec![Duration::ZERO; self.bound.len()]);
     }
 
-    /// Time spent in each unit since [`measure`](Executor::measure).
+    /// Time spent in each stage since [`measure`](Executor::measure).
     pub fn measured(&self) -> &[Duration] {
         self.times.as_deref().unwrap_or(&[])
     }

@@ -119,9 +119,9 @@ impl<E: Float> Session<E> {
         threads: usize,
         checkpointing: Option<Checkpointing>,
     ) -> Result<Session<E>, RunError> {
-        if checkpointing == Some(Checkpointing::Every(0)) {
+        if let Some(Checkpointing::Every(0) | Checkpointing::Keep(0)) = checkpointing {
             return Err(RunError::Setting {
-                setting: "the number of steps between checkpoints".to_string(),
+                setting: "the number of steps of a segment".to_string(),
                 given: "0".to_string(),
                 allowed: "at least 1 is needed".to_string(),
             });

@@ -44,9 +44,7 @@ pub fn choose(joint: &Graph, scan: &Scan, coefficients: &[Value]) -> BTreeSet<Va
         of_maximum[joint.operands(v)[0].index()] = true;
     }
     let is_norm = |v: Value| matches!(joint.op(v), Op::Norm(_) | Op::Divisor(_));
-    let costly = |v: Value| {
-        is_norm(v) || v.index() < scan.body.len() && (of_maximum[v.index()] || !is_cheap(joint, v))
-    };
+    let costly = |v: Value| is_norm(v) || v.index() < scan.body.len() && (of_maximum[v.index()] || !is_cheap(joint, v));
     let mut saved = BTreeSet::new();
     for &c in coefficients {
         if !at_hand[c.index()] && costly(c) {

@@ -25,9 +25,7 @@ pub fn plan(program: &Program, target: Target, checkpointing: Option<Checkpointi
     let mut builder = Builder { target, ..Builder::default() };
     let mut plan = builder.program(program);
     plan.checkpointing = checkpointing;
-    if checkpointing.is_some() {
-        sweep::gather(&mut plan);
-    }
+    sweep::gather(&mut plan);
     memory::assign(&mut plan);
     plan
 }

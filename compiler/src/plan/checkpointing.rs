@@ -1,16 +1,25 @@
 //! How long segments are: a plan knows the policy, and sizes give the lengths.
 //!
-//! Segments of k steps need memory for k steps and for ⌈T/k⌉ checkpoints, and T − k steps are computed twice: the way
+//! Where nothing is computed again, what is made and used up within a segment should come out of a cache: the longer a
+//! segment, the less of it does. But each segment reads and writes again what is summed over rows (weight gradients), and
+//! the more segments, the more often. So its values have some multiple of the bytes of those sums, and no fewer than a
+//! cache holds anyway.
+//!
+//! With checkpoints,
+//! segments of k steps need memory for k steps and for ⌈T/k⌉ checkpoints, and T − k steps are computed twice: the way
 //! back begins with a segment whose values are still there, and the segment that may be shorter is the one it ends with.
 //! So of all lengths that fit a limit the largest costs least.
 
-use super::{Plan, Unit};
+use super::{Plan, Rows, Sweep, Unit};
 use crate::ir::types::{Axis, Sizes};
 
-/// How many steps lie between two states that are kept, where a program trades time for memory: of all other states and
-/// of what the backward pass needs of the steps between, only one segment is held at a time, and computed again.
+/// How many steps make a segment, and what is kept of them. A training step goes through a sequence segment by segment,
+/// and values that are made and used up within one need memory for one only.
 ///
-/// Gradients have the same bits as without, whichever it is.
+/// With all but [`Keep`](Checkpointing::Keep) it trades time for memory: it keeps a state every so many steps, and of all
+/// other states and of what the backward pass needs of the steps between holds one segment at a time, computed again.
+///
+/// Gradients have the same bits, whichever it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Checkpointing {
     /// Every k-th state is kept. 1 keeps them all, and computes all else again; T or more keeps all in one segment.
@@ -21,7 +30,22 @@ pub enum Checkpointing {
     /// As few steps are computed again as a number of bytes allows, for all values of the program. A run whose sizes
     /// cannot fit is refused. With several time axes the same part of each is a segment.
     Fit(usize),
+    /// Nothing is computed again: all that the backward pass needs of the forward pass is kept. Segments have so many
+    /// steps, where a program that asks for nothing has as many as suit a cache.
+    Keep(usize),
 }
+
+impl Checkpointing {
+    /// Whether steps are computed again.
+    pub fn computes_again(self) -> bool {
+        !matches!(self, Checkpointing::Keep(_))
+    }
+}
+
+/// Bytes of a segment's own values that are no reason for another segment.
+const CACHE: usize = 2 << 20;
+/// Bytes of a segment's own values to each byte that is read and written again for it.
+const WORTH: usize = 4;
 
 /// Lengths of the segments of each time axis in one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,9 +57,15 @@ pub struct Segments {
 impl Segments {
     /// Segments of the length that is given for each number of steps, and at least 1 and at most all.
     fn new(sizes: &Sizes, length: impl Fn(usize) -> usize) -> Segments {
+        Segments::of(sizes, |_, steps| length(steps))
+    }
+
+    /// The same, where the length depends on the axis too.
+    fn of(sizes: &Sizes, length: impl Fn(Axis, usize) -> usize) -> Segments {
         let of = |axis: usize| {
-            let steps = sizes.steps(Axis(axis as u8));
-            (steps, length(steps).clamp(1, steps))
+            let axis = Axis(axis as u8);
+            let steps = sizes.steps(axis);
+            (steps, length(axis, steps).clamp(1, steps))
         };
         Segments { lengths: std::array::from_fn(of) }
     }
@@ -66,14 +96,45 @@ impl Plan {
     /// How long segments are at these sizes.
     pub fn segments(&self, sizes: &Sizes) -> Segments {
         match self.checkpointing {
-            None => Segments::new(sizes, |steps| steps),
-            Some(Checkpointing::Every(k)) => Segments::new(sizes, |_| k),
+            None => self.suiting_a_cache(sizes),
+            Some(Checkpointing::Every(k) | Checkpointing::Keep(k)) => Segments::new(sizes, |_| k),
             Some(Checkpointing::Sqrt) => Segments::new(sizes, |steps| {
                 let root = steps.isqrt();
                 root + usize::from(root * root < steps)
             }),
             Some(Checkpointing::Fit(bytes)) => self.fitting(sizes, bytes),
         }
+    }
+
+    /// Whether some steps are computed again.
+    pub fn computes_again(&self) -> bool {
+        self.checkpointing.is_some_and(Checkpointing::computes_again)
+    }
+
+    /// Segments whose own values are worth what is read and written again for each, all about equally long.
+    fn suiting_a_cache(&self, sizes: &Sizes) -> Segments {
+        let sums = self.sums_of_segments();
+        Segments::of(sizes, |axis, steps| {
+            let is_own = |rows: Rows| rows.is_of_segment() && rows.axis() == Some(axis);
+            let row: usize = self.slots.iter().filter(|slot| is_own(slot.rows)).map(|slot| slot.row_bytes).sum();
+            if row == 0 {
+                return steps;
+            }
+            let bytes = CACHE.max(WORTH * sums[usize::from(axis.0)]);
+            let length = bytes.div_ceil(row * sizes.batch.max(1)).max(1);
+            steps.div_ceil(steps.div_ceil(length).max(1))
+        })
+    }
+
+    /// For each axis the bytes of what its segments' sums over rows add to.
+    fn sums_of_segments(&self) -> [usize; Axis::MAX as usize] {
+        let mut bytes = [0; Axis::MAX as usize];
+        for sweep in self.sweeps() {
+            let stages = sweep.back.iter().flat_map(Unit::stages);
+            bytes[usize::from(sweep.axis.0)] +=
+                stages.map(|(stage, _)| stage.work.summed() * self.target.float_size).sum::<usize>();
+        }
+        bytes
     }
 
     /// The longest segments that fit; if none do, those that need least.
@@ -95,17 +156,22 @@ impl Plan {
 
     /// Axes that some sweep runs over.
     pub(super) fn swept_axes(&self) -> Vec<Axis> {
-        fn of(units: &[Unit], axes: &mut Vec<Axis>) {
+        self.sweeps().into_iter().map(|sweep| sweep.axis).collect()
+    }
+
+    /// All sweeps, also those between the ways of others.
+    fn sweeps(&self) -> Vec<&Sweep> {
+        fn of<'p>(units: &'p [Unit], sweeps: &mut Vec<&'p Sweep>) {
             for unit in units {
                 if let Unit::Sweep(sweep) = unit {
-                    axes.push(sweep.axis);
-                    of(&sweep.between, axes);
+                    sweeps.push(sweep);
+                    of(&sweep.between, sweeps);
                 }
             }
         }
-        let mut axes = Vec::new();
-        of(&self.units, &mut axes);
-        axes
+        let mut sweeps = Vec::new();
+        of(&self.units, &mut sweeps);
+        sweeps
     }
 }
 

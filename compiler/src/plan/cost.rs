@@ -6,8 +6,8 @@
 //! step, or rows that a product reads again for each panel, come out of a cache and are not counted again. So a bound is
 //! one from below, and the distance of a measured time to it is what is left to gain, or to explain.
 
-use super::{At, BufferId, Domain, Kernel, Plan, Rows, Segments, Stage, Sweep, Unit, Work};
-use crate::ir::types::Sizes;
+use super::{At, BufferId, Domain, Kernel, Plan, Rows, Segments, Stage, Unit, Work};
+use crate::ir::types::{Axis, Sizes};
 
 /// Arithmetic and traffic of one phase of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,14 @@ pub struct Phase {
     pub flops: usize,
     /// Bytes that it reads or writes at least.
     pub bytes: usize,
+}
+
+/// A stage or a loop, and its phase.
+struct Part<'p> {
+    unit: &'p Unit,
+    phase: String,
+    /// The axis of the sweep that runs it again on its way back, if one does.
+    again: Option<Axis>,
 }
 
 /// How fast a machine is at its best.
@@ -55,25 +63,47 @@ impl Phase {
 }
 
 impl Plan {
-    /// For each unit the phase that it belongs to: before the first loop, in each loop, behind it; packing weights,
-    /// products over rows (weight gradients) and sums over rows apart from the rest. With checkpoints, all that runs
-    /// segment by segment is one phase.
+    /// For each stage the phase that it belongs to: before the first loop, in each loop, behind it; packing weights,
+    /// products over rows (weight gradients) and sums over rows apart from the rest.
     pub fn phase_names(&self) -> Vec<String> {
-        let mut place = "before".to_string();
-        let name = |unit: &Unit| match unit {
-            Unit::Loop(l) => {
-                place = format!("after {}", l.name);
-                format!("loop {}", l.name)
+        let parts = self.parts().into_iter();
+        parts.flat_map(|part| std::iter::repeat_n(part.phase, part.unit.stages().len())).collect()
+    }
+
+    /// Stages and loops, those of sweeps among them, in order.
+    fn parts(&self) -> Vec<Part<'_>> {
+        fn collect<'p>(
+            units: &'p [Unit],
+            again: Option<(Axis, &[usize])>,
+            place: &mut String,
+            all: &mut Vec<Part<'p>>,
+        ) {
+            for (i, unit) in units.iter().enumerate() {
+                let phase = match unit {
+                    Unit::Loop(l) => {
+                        *place = format!("after {}", l.name);
+                        format!("loop {}", l.name)
+                    }
+                    Unit::Sweep(sweep) => {
+                        collect(&sweep.forth, Some((sweep.axis, &sweep.again)), place, all);
+                        collect(&sweep.between, None, place, all);
+                        collect(&sweep.back, None, place, all);
+                        continue;
+                    }
+                    Unit::Stage(stage) => match stage.work {
+                        Work::Pack { .. } => "pack".to_string(),
+                        Work::ReduceProduct { .. } => "weight gradients".to_string(),
+                        Work::ReduceRows { .. } => "sums over rows".to_string(),
+                        _ => place.clone(),
+                    },
+                };
+                let again = again.filter(|(_, units)| units.contains(&i)).map(|(axis, _)| axis);
+                all.push(Part { unit, phase, again });
             }
-            Unit::Sweep(sweep) => format!("sweep over {}", sweep.axis.letter()),
-            Unit::Stage(stage) => match stage.work {
-                Work::Pack { .. } => "pack".to_string(),
-                Work::ReduceProduct { .. } => "weight gradients".to_string(),
-                Work::ReduceRows { .. } => "sums over rows".to_string(),
-                _ => place.clone(),
-            },
-        };
-        self.units.iter().map(name).collect()
+        }
+        let mut all = Vec::new();
+        collect(&self.units, None, &mut "before".to_string(), &mut all);
+        all
     }
 
     /// The phases of a run of these sizes, in the order in which they begin. What checkpointing computes again is
@@ -81,8 +111,14 @@ impl Plan {
     pub fn cost(&self, sizes: &Sizes) -> Vec<Phase> {
         let segments = self.segments(sizes);
         let mut phases: Vec<Phase> = Vec::new();
-        for (unit, name) in self.units.iter().zip(self.phase_names()) {
-            let (flops, bytes) = (unit.flops(sizes, &segments), self.bytes(unit, sizes, &segments));
+        for Part { unit, phase: name, again } in self.parts() {
+            let (mut flops, mut bytes) = (unit.flops(sizes), self.bytes(unit, sizes, &segments));
+            if let Some(axis) = again {
+                // Once more, but for the segment where the way back begins.
+                let (steps, repeated) = (sizes.steps(axis), sizes.steps(axis) - segments.steps(axis));
+                flops += flops / steps * repeated;
+                bytes *= 2;
+            }
             match phases.iter_mut().find(|phase| phase.name == name) {
                 Some(phase) => {
                     phase.flops += flops;
@@ -97,19 +133,14 @@ impl Plan {
     /// Floating-point operations of the products of one run: two for each multiply-add. What checkpointing computes
     /// again is counted again.
     pub fn flops(&self, sizes: &Sizes) -> usize {
-        let segments = self.segments(sizes);
-        self.units.iter().map(|unit| unit.flops(sizes, &segments)).sum()
+        self.cost(sizes).iter().map(|phase| phase.flops).sum()
     }
 
     fn bytes(&self, unit: &Unit, sizes: &Sizes, segments: &Segments) -> usize {
         let stages: Vec<&Stage> = match unit {
             Unit::Stage(stage) => vec![stage],
             Unit::Loop(l) => l.stages.iter().collect(),
-            Unit::Sweep(Sweep { forth, between, back, again, .. }) => {
-                let again = again.iter().map(|&i| &forth[i]);
-                let units = forth.iter().chain(between).chain(back).chain(again);
-                return units.map(|unit| self.bytes(unit, sizes, segments)).sum();
-            }
+            Unit::Sweep(_) => unreachable!("sweeps have been taken apart"),
         };
         // The most rows that any of them touches, for each buffer.
         let mut touched: Vec<(BufferId, usize)> = Vec::new();
@@ -137,7 +168,7 @@ impl Plan {
 }
 
 impl Unit {
-    fn flops(&self, sizes: &Sizes, segments: &Segments) -> usize {
+    fn flops(&self, sizes: &Sizes) -> usize {
         let of_stage = |stage: &Stage| {
             let rows = match stage.domain {
                 Domain::Shared => 1,
@@ -149,13 +180,7 @@ impl Unit {
         match self {
             Unit::Stage(stage) => of_stage(stage),
             Unit::Loop(l) => sizes.steps(l.axis) * l.stages.iter().map(of_stage).sum::<usize>(),
-            Unit::Sweep(sweep) => {
-                let once = sweep.forth.iter().chain(&sweep.between).chain(&sweep.back);
-                let again: usize = sweep.again.iter().map(|&i| sweep.forth[i].flops(sizes, segments)).sum();
-                let steps = sizes.steps(sweep.axis);
-                let repeated = steps - segments.steps(sweep.axis);
-                once.map(|unit| unit.flops(sizes, segments)).sum::<usize>() + again / steps * repeated
-            }
+            Unit::Sweep(_) => unreachable!("sweeps have been taken apart"),
         }
     }
 }

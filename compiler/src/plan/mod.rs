@@ -19,8 +19,8 @@
 //! Memory: liveness gives every buffer a slot such that buffers whose lives overlap never share one. Nothing here
 //! depends on T or B; the sizes of slots are formulas in them.
 //!
-//! With **checkpointing**, what can be done segment after segment of a time axis is gathered into *sweeps*, whose
-//! intermediate values have rows for one segment only (see `sweep`).
+//! What can be done segment after segment of a time axis is gathered into *sweeps*, whose intermediate values have rows
+//! for one segment only (see `sweep`). With **checkpointing** these are all but a state now and then, computed again.
 //!
 //! **Sums over the rows of a time axis** (weight gradients) run against the axis's first loop: from the last row to the
 //! first where that loop runs from the first step to the last. That is the order in which a backward loop makes what is
@@ -470,6 +470,13 @@ pub enum Unit {
     Sweep(Sweep),
 }
 
+impl Sweep {
+    /// Whether some loop's states are kept between segments.
+    pub fn has_checkpoints(&self) -> bool {
+        self.forth.iter().any(|unit| matches!(unit, Unit::Loop(l) if l.states.iter().any(|s| s.checkpoints.is_some())))
+    }
+}
+
 impl Unit {
     /// All its stages, each with its loop.
     pub fn stages(&self) -> Vec<(&Stage, Option<&Loop>)> {
@@ -525,7 +532,7 @@ pub struct Plan {
     /// Axes whose first loop that reads more than its states runs from the last step to the first: see
     /// [`sums_from_the_end`](Plan::sums_from_the_end).
     pub turned: Vec<Axis>,
-    /// How long the segments of its sweeps are, if checkpoints were asked for.
+    /// How long the segments of its sweeps are, if that was asked for; else they suit a cache.
     pub checkpointing: Option<Checkpointing>,
 }
 

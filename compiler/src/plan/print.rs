@@ -47,7 +47,7 @@ impl Plan {
         match unit {
             Unit::Stage(stage) => self.stage(f, stage, indent, swept),
             Unit::Loop(l) => {
-                let whole = if self.checkpointing.is_some() && swept.is_none() { " ; no checkpoints" } else { "" };
+                let whole = if self.computes_again() && swept.is_none() { " ; no checkpoints" } else { "" };
                 writeln!(f, "{indent}{} {{{whole}", l.head(swept))?;
                 for line in self.checkpoints(l) {
                     writeln!(f, "{deeper}{line}")?;
@@ -91,7 +91,8 @@ impl Plan {
             Some(Checkpointing::Every(n)) => format!("{k} = {n}"),
             Some(Checkpointing::Sqrt) => format!("{k} = ⌈√{}⌉", axis.letter()),
             Some(Checkpointing::Fit(bytes)) => format!("{k} as large as fits {bytes} bytes"),
-            None => unreachable!("there are sweeps with checkpoints only"),
+            Some(Checkpointing::Keep(n)) => format!("{k} = {n}, nothing again"),
+            None => format!("{k} as suits a cache"),
         };
         format!("sweep {} in segments of {length}", axis.letter())
     }

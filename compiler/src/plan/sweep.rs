@@ -1,4 +1,4 @@
-//! Checkpointing: what can run segment by segment is gathered into sweeps.
+//! What can run segment by segment is gathered into sweeps: for memory, for caches, and for checkpointing.
 //!
 //! Before: a plan whose stages and loops each run over all steps, one behind another, so that all that the backward pass
 //! needs of the forward pass is held for all steps. After: on each time axis where it is possible, they are a **sweep**
@@ -8,6 +8,11 @@
 //! still there), then the stages between the loops, the backward loop, which takes its state from segment to segment,
 //! and the sums over rows, which add to their result from segment to segment. What is read within a segment only has
 //! rows for one segment.
+//!
+//! Without checkpoints nothing runs again, and what is written forth and read back is whole, and so are the forward loop's
+//! states: what has rows for one segment is what the way forth makes for itself, as a product for all steps that a loop
+//! adds to, and what the way back does, the adjoints that weight gradients are summed from. That is a third of the memory of
+//! a training step of an LSTM, and what is used up while it is in a cache never comes from memory.
 //!
 //! Nothing is computed differently, only when: each row of a stage depends on its own operands, and a sum over rows has
 //! one order, that of the way back. So results have the same bits.

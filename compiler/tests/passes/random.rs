@@ -2,7 +2,9 @@
 
 use retrograd_compiler::ir::scan::{Carry, Port, Scan};
 use retrograd_compiler::ir::types::{Axis, DType};
-use retrograd_compiler::ir::{Binary, Extent, Graph, Init, Input, Norm, Op, Parameter, Program, Shape, Type, Unary, Value};
+use retrograd_compiler::ir::{
+    Binary, Extent, Graph, Init, Input, Norm, Op, Parameter, Program, Shape, Type, Unary, Value,
+};
 
 const TIME: Extent = Extent::Time(Axis(0));
 

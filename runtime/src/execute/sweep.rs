@@ -37,9 +37,16 @@ enum Begin {
 impl<E: Float> Executor<E> {
     /// Runs a sweep whose first stage is `first`, and counts its stages.
     pub(super) fn sweep(&mut self, sweep: &Sweep, first: &mut usize) {
+        let segments = self.segments.count(sweep.axis);
+        if segments == 1 && !sweep.has_checkpoints() {
+            // All is bound as it is outside of sweeps.
+            for unit in sweep.forth.iter().chain(&sweep.between).chain(&sweep.back) {
+                self.unit(unit, first);
+            }
+            return;
+        }
         let forth = *first;
         let mut between = forth + sweep.forth.iter().map(count).sum::<usize>();
-        let segments = self.segments.count(sweep.axis);
         for i in 0..segments {
             let window = self.window(sweep, i, i == 0);
             let mut at = forth;
@@ -81,18 +88,18 @@ impl<E: Float> Executor<E> {
     /// Runs a unit, whose first stage is `first`, over one segment.
     fn in_segment(&mut self, unit: &Unit, first: usize, window: Window, begin: Begin) {
         match unit {
-            Unit::Stage(stage) => {
-                self.bind_in(stage, None, first, window);
-                self.stage(stage, first, Some(window));
-            }
-            Unit::Loop(l) => {
+            Unit::Stage(stage) => self.timed(first, |this| {
+                this.bind_in(stage, None, first, window);
+                this.stage(stage, first, Some(window));
+            }),
+            Unit::Loop(l) => self.timed(first, |this| {
                 for (i, stage) in l.stages.iter().enumerate() {
-                    self.bind_in(stage, Some(l), first + i, window);
+                    this.bind_in(stage, Some(l), first + i, window);
                 }
                 let before: super::Aside<E> = &|run, member, members| run.begin(l, begin, member, members);
                 let behind: super::Aside<E> = &|run, member, members| run.leave(l, begin, member, members);
-                self.steps(l, first, Some(window), before, behind);
-            }
+                this.steps(l, first, Some(window), before, behind);
+            }),
             Unit::Sweep(_) => unreachable!("a sweep is between the ways of another, or outside of it"),
         }
     }

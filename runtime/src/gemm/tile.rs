@@ -29,7 +29,6 @@ use super::{GemmCall, Segment};
 /// Rows of the largest tile.
 pub(super) const TILE_ROWS: usize = 6;
 
-
 /// Steps of k to a round of the innermost loop.
 const UNROLL: usize = 4;
 

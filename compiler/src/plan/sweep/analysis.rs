@@ -250,7 +250,7 @@ impl Analysis {
     }
 
     /// What must run again on the way back, and the values that remain of `local`: what cannot be computed again is
-    /// whole.
+    /// whole, and so is what is not to be computed again, and the states of the way forth with it.
     pub fn again(
         &self,
         plan: &Plan,
@@ -259,9 +259,17 @@ impl Analysis {
         mut local: HashSet<BufferId>,
     ) -> (HashSet<BufferId>, HashSet<usize>) {
         let repeatable = |u: usize| match &units[u] {
+            _ if !plan.computes_again() => false,
             Unit::Loop(l) => l.states.iter().all(|s| plan.buffers[s.begin.buffer.0].rows != Rows::One),
             _ => true,
         };
+        if !plan.computes_again() {
+            for (unit, phase) in units.iter().zip(phases) {
+                if let (Unit::Loop(l), Phase::Forth) = (unit, phase) {
+                    local.retain(|id| l.states.iter().all(|state| state.begin.buffer != *id));
+                }
+            }
+        }
         'whole: loop {
             let mut again = HashSet::new();
             let mut open: Vec<usize> = (0..units.len()).filter(|&u| phases[u] == Phase::Back).collect();
@@ -382,5 +390,15 @@ impl Work {
     /// Whether it sums over the rows of its domain.
     fn sums_rows(&self) -> bool {
         matches!(self, Work::ReduceProduct { .. } | Work::ReduceRows { .. } | Work::Scatter { .. })
+    }
+
+    /// Elements that its sums over the rows of its domain have.
+    pub(in crate::plan) fn summed(&self) -> usize {
+        match self {
+            Work::ReduceProduct { a, b, pairs, .. } => a.len * b.len / pairs,
+            Work::ReduceRows { into, .. } => into.len,
+            // Rows of the table that a segment meets are few.
+            _ => 0,
+        }
     }
 }
