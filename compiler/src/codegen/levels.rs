@@ -3,9 +3,10 @@
 //! Nodes are computed in loops over features. A loop can hold any number of pointwise nodes in registers, but a call
 //! of vector maths or a reduction needs all of its operand and gives all of its result: it is a barrier. So nodes
 //! have **levels**. Level L runs its loops (one for each loop shape), then its calls; a call's result is there from
-//! level L + 1 on. A value that is read at a later level, or by a call, or through a view, waits in **scratch**.
+//! level L + 1 on. A value that is read at a later level, or by a call, or through a view, waits in **scratch**; what can
+//! be had from memory at any time is computed at the level that reads it first, and need not wait.
 
-use crate::plan::{Kernel, KernelNode, KernelOp, Read, Source, Start};
+use crate::plan::{Access, At, Kernel, KernelNode, KernelOp, Read, Source, Start};
 
 /// How a node comes about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,13 +83,14 @@ pub fn schedule(kernel: &Kernel, slot: impl Fn(usize) -> usize) -> Levels {
         }
         this.level[i] = level;
         this.ready[i] = if manner == Manner::Inline { level } else { level + 1 };
+        this.count = this.count.max(this.ready[i] + 1);
+    }
+    this.put_off(kernel);
+    for (i, node) in nodes.iter().enumerate() {
         for read in &node.reads {
             let Source::Node(s) = read.source else { continue };
-            let register =
-                this.manner[s] == Manner::Inline && manner != Manner::Call && in_register(node, read, &nodes[s]);
-            waits[s] |= !(register && this.level[s] == level);
+            waits[s] |= !(this.takes_register(nodes, i, read, s) && this.level[s] == this.level[i]);
         }
-        this.count = this.count.max(this.ready[i] + 1);
     }
     let mut at = 0;
     let mut take = |features: usize| {
@@ -141,4 +143,54 @@ pub fn schedule(kernel: &Kernel, slot: impl Fn(usize) -> usize) -> Levels {
     }
     this.size = at;
     this
+}
+
+impl Levels {
+    /// Whether node i can take operand s from a register, if they are of one level.
+    fn takes_register(&self, nodes: &[KernelNode], i: usize, read: &Read, s: usize) -> bool {
+        self.manner[s] == Manner::Inline && self.manner[i] != Manner::Call && in_register(&nodes[i], read, &nodes[s])
+    }
+
+    /// Moves what depends on memory alone to the first level that reads it; but not what is overwritten by then.
+    fn put_off(&mut self, kernel: &Kernel) {
+        let nodes = &kernel.nodes;
+        let n = nodes.len();
+        let (read, written) = kernel.strides.split_at(kernel.reads);
+        let stays = |access: &Access| {
+            written.iter().all(|(w, _)| {
+                let apart = matches!((w.at, access.at), (At::Step(a), At::Step(b)) if a != b);
+                w.buffer != access.buffer || apart
+            })
+        };
+        let mut at_any_time = vec![false; n];
+        // The first level that reads each, and whether all of its readers there take it from a register.
+        let mut first: Vec<Option<(usize, bool)>> = vec![None; n];
+        for (i, node) in nodes.iter().enumerate() {
+            at_any_time[i] = self.manner[i] == Manner::Inline
+                && node.reads.iter().all(|r| match r.source {
+                    Source::Node(s) => at_any_time[s] && self.takes_register(nodes, i, r, s),
+                    Source::Product(_) => false,
+                    Source::Memory(m) => stays(&read[m].0),
+                    Source::Constant(_) => true,
+                });
+        }
+        for (i, node) in nodes.iter().enumerate().rev() {
+            if let Some((level, true)) = first[i]
+                && at_any_time[i]
+            {
+                self.level[i] = level;
+                self.ready[i] = level;
+            }
+            for read in &node.reads {
+                let Source::Node(s) = read.source else { continue };
+                let (level, register) = (self.level[i], self.takes_register(nodes, i, read, s));
+                first[s] = Some(match first[s] {
+                    Some((earlier, all)) if earlier < level => (earlier, all),
+                    Some((later, _)) if later > level => (level, register),
+                    Some((same, all)) => (same, all && register),
+                    None => (level, register),
+                });
+            }
+        }
+    }
 }

@@ -510,29 +510,32 @@ impl Grouping<'_> {
             if target == own || self.groups[target].extent != self.graph.ty(v).extent {
                 continue;
             }
-            let moved = self.needed_of_own_group(v, own);
-            let fits = self.groups[target].members.len() + moved.len() <= MEMBERS
-                && moved.iter().all(|&m| self.can_sink(m, &moved, own, target));
-            if fits {
-                self.groups[own].members.retain(|m| !moved.contains(m));
-                for m in moved {
-                    let members = &mut self.groups[target].members;
-                    let at = members.partition_point(|&other| other < m);
-                    members.insert(at, m);
-                    self.group_of[m.index()] = Some(target);
-                }
+            let fits = |moved: &Vec<Value>| {
+                self.groups[target].members.len() + moved.len() <= MEMBERS
+                    && moved.iter().all(|&m| self.can_sink(m, moved, own, target))
+            };
+            // With all that it needs; or with that of it which is not in memory anyway.
+            let cones = [false, true].into_iter().map(|stored| self.needed_of_own_group(v, own, stored));
+            let Some(moved) = cones.into_iter().find(fits) else { continue };
+            self.groups[own].members.retain(|m| !moved.contains(m));
+            for m in moved {
+                let members = &mut self.groups[target].members;
+                let at = members.partition_point(|&other| other < m);
+                members.insert(at, m);
+                self.group_of[m.index()] = Some(target);
             }
         }
     }
 
-    /// A value and all of its own group that it is computed from.
-    fn needed_of_own_group(&self, v: Value, own: usize) -> Vec<Value> {
+    /// A value and all of its own group that it is computed from; or only as far as what is stored for others.
+    fn needed_of_own_group(&self, v: Value, own: usize, up_to_stored: bool) -> Vec<Value> {
         let mut needed = vec![v];
         let mut next = 0;
         while next < needed.len() {
             for &o in self.graph.operands(needed[next]) {
                 let base = self.view(o).base;
-                if self.group_of[base.index()] == Some(own) && !needed.contains(&base) {
+                let stored = up_to_stored && self.needs_memory(base);
+                if self.group_of[base.index()] == Some(own) && !stored && !needed.contains(&base) {
                     needed.push(base);
                 }
             }
@@ -566,21 +569,26 @@ impl Grouping<'_> {
             (Kind::Tile { n: wide }, Class::Pointwise) => {
                 wide == n && flat_before && self.fits_tile(target, m, n) && self.read_flat(m)
             }
-            (Kind::Row { n: wide }, Class::Pointwise) => along.len() == 1 && wide == n && self.read_flat(m),
+            // One number a row is read through any view there; what needs nothing of its group along, or is flat with it,
+            // is computed where it is read.
+            (Kind::Row { .. }, Class::Pointwise) if n == 1 => along.len() == 1,
+            (Kind::Row { n: wide }, Class::Pointwise) => wide == n && flat_before && self.read_flat(m),
             _ => false,
         }
     }
 
-    /// Whether all readers are pointwise and read the value feature by feature.
+    /// Whether all readers work feature by feature, as far as they read the value, and read it so.
     fn read_flat(&self, v: Value) -> bool {
         let n = self.graph.ty(v).shape.len();
         self.readers[v.index()].iter().all(|&(user, i)| {
             let operand = self.graph.operands(user)[i];
             let (view, shape) = (self.view(operand), &self.graph.ty(operand).shape);
-            self.class[user.index()] == Class::Pointwise
-                && self.graph.ty(user).shape.len() == n
-                && view.is_dense(shape)
-                && shape.len() == n
+            let wide = match self.class[user.index()] {
+                Class::Pointwise => self.graph.ty(user).shape.len(),
+                Class::Reduce => shape.len(),
+                _ => return false,
+            };
+            wide == n && view.is_dense(shape) && shape.len() == n
         })
     }
 }

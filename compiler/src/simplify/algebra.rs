@@ -125,9 +125,17 @@ fn narrower_features(g: &mut Numbered, op: &Op, x: &[Value]) -> Option<Value> {
     Some(emit(g, Op::Broadcast(ty.shape), &[v]))
 }
 
-/// The operand of a negation.
-fn negated(g: &Numbered, v: Value) -> Option<Value> {
-    matches!(g.op(v), Op::Unary(Unary::Neg)).then(|| g.operands(v)[0])
+/// The operand of a negation, which may be seen in another shape.
+fn negated(g: &mut Numbered, v: Value) -> Option<Value> {
+    match g.op(v).clone() {
+        Op::Unary(Unary::Neg) => Some(g.operands(v)[0]),
+        op @ (Op::Broadcast(_) | Op::Reshape(_)) => {
+            let small = g.operands(v)[0];
+            let small = matches!(g.op(small), Op::Unary(Unary::Neg)).then(|| g.operands(small)[0])?;
+            Some(emit(g, op, &[small]))
+        }
+        _ => None,
+    }
 }
 
 fn unary(g: &mut Numbered, op: Unary, x: Value) -> Option<Value> {

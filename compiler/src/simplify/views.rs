@@ -3,7 +3,7 @@
 
 use super::algebra::{binary, emit, type_of};
 use super::rebuild::Numbered;
-use crate::ir::{Binary, Extent, Op, Shape, Value};
+use crate::ir::{Binary, Extent, Op, Shape, Unary, Value};
 
 /// What a view, reduction or repetition of these operands equals, if that is simpler.
 pub fn rule(g: &mut Numbered, op: &Op, operands: &[Value]) -> Option<Value> {
@@ -28,6 +28,11 @@ pub fn rule(g: &mut Numbered, op: &Op, operands: &[Value]) -> Option<Value> {
         (Op::Transpose(outer), Op::Transpose(inner), Some(y)) => {
             let perm = outer.iter().map(|&p| inner[p]).collect();
             Some(emit(g, Op::Transpose(perm), &[y]))
+        }
+        // A sign goes outwards: it is one for the sum instead of one for each term.
+        (Op::Sum(_), Op::Unary(Unary::Neg), Some(y)) => {
+            let sum = emit(g, op.clone(), &[y]);
+            Some(emit(g, Op::Unary(Unary::Neg), &[sum]))
         }
         (Op::Sum(shape), Op::Broadcast(large), Some(y)) if *shape == g.ty(y).shape => {
             let count = g.scalar((large.len() / shape.len()) as f64);
