@@ -105,7 +105,7 @@ fn stages_as_text() {
     let texts = stages.texts();
     assert_eq!(texts[0].1, stages.recorded.to_string());
     assert_eq!(Program::parse(&texts[2].1).unwrap().to_string(), texts[2].1);
-    assert!(texts[3].1.contains(" over T reverse {"), "{}", texts[3].1);
+    assert!(texts[3].1.contains("loop d.cell over k reverse {"), "{}", texts[3].1);
     assert!(stages.kernels.iter().any(|k| k.within.as_deref() == Some("cell")));
     assert!(stages.kernels.iter().all(|k| k.clif.starts_with("function") && !k.disassembly.is_empty()));
     // What has no objective has no joint program.

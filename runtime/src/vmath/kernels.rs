@@ -285,6 +285,7 @@ impl Elementwise for Tanh {
         let e = fma::<FMA>(s, expm1_reduced::<FMA>(r), s - 0.5);
         // e/(e + 1) suffers the rounding of e, of the sum and of the quotient. While e
         // is small, e - e·e/(e + 1) is the same and suffers the last two but little.
+        // A rational function of x² takes two thirds of the time and is off by 4.5 units.
         let h = e / (e + 1.0);
         let y = if e < 0.5 { fma::<FMA>(-e, h, e) } else { h };
         y.copysign(x)
@@ -295,11 +296,15 @@ pub(super) struct Sigmoid;
 impl Elementwise for Sigmoid {
     #[inline(always)]
     fn at<const FMA: bool>(x: f32) -> f32 {
-        let e = exp_neg_abs::<FMA>(x);
-        // e/(1 + e) below zero and 1/(1 + e) above are both t - t·e/(1 + e), which, when
-        // e is small, makes little of the roundings of the sum and of the quotient.
-        let t = if x < 0.0 { e } else { 1.0 };
-        fma::<FMA>(-t, e / (1.0 + e), t)
+        // Above 20 one is all that is left of the sum; at -105 the result is zero.
+        let v = if x < -105.0 { -105.0 } else { x };
+        let v = if v > 20.0 { 20.0 } else { v };
+        // e^-v = q/s, both far inside the normal range, so that 1/(1 + q/s) = s/(s + q) rounds into the subnormals once.
+        let (n, r) = split_exp::<FMA, 254>(-v);
+        let half = n >> 1;
+        let q = exp_reduced::<FMA>(pow2(half), r);
+        let s = pow2(half.wrapping_sub(n).wrapping_add(254));
+        s / (s + q)
     }
 }
 
