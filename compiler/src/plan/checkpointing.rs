@@ -45,7 +45,7 @@ impl Checkpointing {
 /// Bytes of a segment's own values that are no reason for another segment.
 const CACHE: usize = 2 << 20;
 /// Bytes of a segment's own values to each byte that is read and written again for it.
-const WORTH: usize = 4;
+const WORTH: usize = 8;
 
 /// Lengths of the segments of each time axis in one run.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -512,7 +512,7 @@ impl Grouping<'_> {
             }
             let fits = |moved: &Vec<Value>| {
                 self.groups[target].members.len() + moved.len() <= MEMBERS
-                    && moved.iter().all(|&m| self.can_sink(m, moved, own, target))
+                    && moved.iter().all(|&m| self.can_sink(m, moved, target))
             };
             // With all that it needs; or with that of it which is not in memory anyway.
             let cones = [false, true].into_iter().map(|stored| self.needed_of_own_group(v, own, stored));
@@ -544,15 +544,13 @@ impl Grouping<'_> {
         needed
     }
 
-    /// Whether a value of group `own` can be computed in group `target`, where others of its group move along.
-    fn can_sink(&self, m: Value, along: &[Value], own: usize, target: usize) -> bool {
+    /// Whether a value can be computed in group `target`, where others of its group move along.
+    fn can_sink(&self, m: Value, along: &[Value], target: usize) -> bool {
         let n = self.graph.ty(m).shape.len();
         let there = |&(user, _): &(Value, usize)| self.group_of[user.index()] == Some(target) || along.contains(&user);
         if self.wanted.contains(&m) || !self.readers[m.index()].iter().all(there) {
             return false;
         }
-        // Within a tile all is flat; from a row kernel only what stands alone there can be known to be.
-        let flat_before = along.len() == 1 || matches!(self.groups[own].kind, Kind::Tile { .. });
         match (self.groups[target].kind, self.class[m.index()]) {
             (Kind::Tile { n: wide }, Class::Product) => {
                 let unit = self.unit[m.index()];
@@ -564,15 +562,14 @@ impl Grouping<'_> {
                         && shape.len() == unit
                         && view.offset.is_multiple_of(unit)
                 };
-                wide == unit && flat_before && self.readers[m.index()].iter().all(in_units)
+                wide == unit && self.readers[m.index()].iter().all(in_units)
             }
             (Kind::Tile { n: wide }, Class::Pointwise) => {
-                wide == n && flat_before && self.fits_tile(target, m, n) && self.read_flat(m)
+                wide == n && self.fits_tile(target, m, n) && self.read_flat(m)
             }
-            // One number a row is read through any view there; what needs nothing of its group along, or is flat with it,
-            // is computed where it is read.
+            // One number a row is read through any view there.
             (Kind::Row { .. }, Class::Pointwise) if n == 1 => along.len() == 1,
-            (Kind::Row { n: wide }, Class::Pointwise) => wide == n && flat_before && self.read_flat(m),
+            (Kind::Row { n: wide }, Class::Pointwise) => wide == n && self.read_flat(m),
             _ => false,
         }
     }
