@@ -1,10 +1,8 @@
 //! Memory for the values of a plan: one region for each slot, all in one map.
 //!
 //! Regions are zeroed, and one that is never touched costs next to nothing. Each starts on a cache line. What a training
-//! step goes through, a few features of each of many rows, lies all over its memory: with small pages it would wait for
-//! their addresses more than for their contents, above all on a virtual machine, where looking one up takes two walks.
-//! So the map asks for large pages, and small regions share them: with a map for each region, of which only those
-//! above 2 MiB could have large pages, a layer-norm LSTM of 64 or 128 units took a tenth longer.
+//! step goes through, a few features of each of many rows, lies all over its memory, so the map asks for large pages, and
+//! small regions share them.
 //!
 //! Regions of several pages start at different places of a page: a tile goes through many of them at once, at the same
 //! row and features of each, and all would fall into the same few sets of the first-level cache. That is 1 % of an LSTM's
