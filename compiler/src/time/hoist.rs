@@ -147,7 +147,7 @@ impl Division {
             }
         }
         d.divide_behind(body, states, &wanted);
-        d.divide_before(scan);
+        d.divide_before(scan, &wanted);
         // What is needed outside, down to what the loop keeps.
         for &v in wanted.iter().chain(&d.read) {
             d.outside[v.index()] = true;
@@ -216,8 +216,8 @@ impl Division {
         self.read = states.into_iter().filter(|&v| self.class(v) == Class::Before).collect();
     }
 
-    /// Chooses which values that depend on sequences only are computed in the loop.
-    fn divide_before(&mut self, scan: &Scan) {
+    /// Chooses which values that depend on sequences only are computed in the loop. `wanted` are needed behind it.
+    fn divide_before(&mut self, scan: &Scan, wanted: &[Value]) {
         let body = &scan.body;
         let mut needed: Vec<Value> = std::mem::take(&mut self.read);
         for v in body.values().filter(|v| self.inside[v.index()]) {
@@ -230,10 +230,12 @@ impl Division {
         for &v in &candidates {
             let op = body.op(v);
             let size = 2 * body.ty(v).shape.len() as u64;
-            // A sequence that is there is read; a new one is written as well.
-            let there = matches!(op, Op::Each(_));
+            // A sequence that is there is read; a new one is written as well. What something behind the loop needs, such as
+            // a gate that the derivative is written with, will be there in any case.
+            let given = matches!(op, Op::Each(_));
+            let there = given || wanted.contains(&v);
             cut.cost(v, if there { size } else { 2 * size + u64::from(matches!(op, Op::Slice { .. })) });
-            if there || !is_cheap(op) {
+            if given || !is_cheap(op) {
                 cut.near(v);
             }
             for &o in body.operands(v).iter().filter(|&&o| self.class(o) == Class::Before) {

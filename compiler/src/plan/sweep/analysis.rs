@@ -80,6 +80,7 @@ pub struct Analysis {
     pub axis: Axis,
     /// Whether the way forth begins at the end.
     pub reverse: bool,
+    computes_again: bool,
     kinds: Vec<Kind>,
     uses: Vec<Vec<Use>>,
     edges: Vec<Edge>,
@@ -91,7 +92,7 @@ impl Analysis {
         let kinds: Vec<Kind> = units.iter().map(|unit| kind(unit, axis, reverse)).collect();
         let uses: Vec<Vec<Use>> = units.iter().map(|unit| uses(unit, axis, &plan.buffers)).collect();
         let edges = edges(&uses, &kinds);
-        Analysis { axis, reverse, kinds, uses, edges }
+        Analysis { axis, reverse, computes_again: plan.computes_again(), kinds, uses, edges }
     }
 
     fn into(&self, u: usize) -> impl Iterator<Item = &Edge> {
@@ -113,15 +114,21 @@ impl Analysis {
         for u in 0..n {
             behind_forth[u] = self.kinds[u] == Kind::Forth || self.into(u).any(|e| behind_forth[e.from]);
         }
+        // What a loop that runs forth waits for.
+        let mut before_forth = vec![false; n];
+        for u in (0..n).rev() {
+            before_forth[u] = self.out_of(u).any(|e| self.kinds[e.into] == Kind::Forth || before_forth[e.into]);
+        }
         let mut needs = vec![Need::Nothing; n];
         for u in (0..n).rev() {
             let mut edges = self.out_of(u).filter(|e| needs[e.into] != Need::Nothing).peekable();
             let asked = edges.peek().is_some();
             let aligned = edges.all(|e| needs[e.into] == Need::Part && e.aligned);
             needs[u] = match self.kinds[u] {
-                Kind::Back | Kind::Rows if asked && aligned => Need::Part,
+                Kind::Back | Kind::Rows if asked && aligned && !(before_forth[u] && !self.computes_again) => Need::Part,
                 _ if asked => Need::All,
-                Kind::Back if behind_forth[u] => Need::Part,
+                // Without checkpoints all that can goes along, so that sums find what a segment has just made.
+                Kind::Back if behind_forth[u] || !self.computes_again => Need::Part,
                 _ => Need::Nothing,
             };
         }
