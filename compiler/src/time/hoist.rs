@@ -226,6 +226,13 @@ impl Division {
         let live = body.reachable(needed.iter().copied());
         let candidates: Vec<Value> =
             body.values().filter(|&v| live[v.index()] && self.class(v) == Class::Before).collect();
+        // A bias is where a product's sums start: with it, it is no more than without.
+        let has_bias = |v: Value| {
+            let is_bias = |&o: &Value| o != v && self.class(o) == Class::Invariant;
+            let adds =
+                |u: Value| matches!(body.op(u), Op::Binary(Binary::Add)) && body.operands(u).iter().any(|o| is_bias(o));
+            matches!(body.op(v), Op::Dot | Op::DotNt) && body.users(v).into_iter().any(adds)
+        };
         let mut cut = Cut::new(body.len());
         for &v in &candidates {
             let op = body.op(v);
@@ -233,7 +240,7 @@ impl Division {
             // A sequence that is there is read; a new one is written as well. What something behind the loop needs, such as
             // a gate that the derivative is written with, will be there in any case.
             let given = matches!(op, Op::Each(_));
-            let there = given || wanted.contains(&v);
+            let there = given || wanted.contains(&v) && !has_bias(v);
             cut.cost(v, if there { size } else { 2 * size + u64::from(matches!(op, Op::Slice { .. })) });
             if given || !is_cheap(op) {
                 cut.near(v);
