@@ -286,16 +286,17 @@ fn check_roots(program: &Program) -> Result<(), String> {
     }
     let mut targets = HashSet::new();
     for update in &program.updates {
-        let label = Names::of_program(program).label(update.target);
+        // Only for who is to read it: numbering all values takes as long as all else here.
+        let label = || Names::of_program(program).label(update.target);
         if !matches!(graph.op(update.target), Op::Parameter(_) | Op::Input(_)) {
-            return Err(format!("update {label}: only parameters and inputs are stored"));
+            return Err(format!("update {}: only parameters and inputs are stored", label()));
         }
         let (old, new) = (graph.ty(update.target), graph.ty(update.value));
         if old != new {
-            return Err(format!("update {label}: {old} cannot become {new}"));
+            return Err(format!("update {}: {old} cannot become {new}", label()));
         }
         if !targets.insert(update.target) {
-            return Err(format!("update {label}: it is replaced twice"));
+            return Err(format!("update {}: it is replaced twice", label()));
         }
     }
     Ok(())

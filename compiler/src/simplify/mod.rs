@@ -79,20 +79,23 @@ const ROUNDS: usize = 12;
 /// # Ok::<(), retrograd_compiler::ir::parse::ParseError>(())
 /// ```
 pub fn simplify(program: &Program) -> Program {
+    let passes = [algebra, split_products, gather_sums, distribute_slices, invariant, ports];
     let mut program = ports(program);
     let mut before = fingerprint(&program);
-    for _ in 0..ROUNDS {
-        program = algebra(&program);
-        program = split_products(&program);
-        program = gather_sums(&program);
-        program = distribute_slices(&program);
-        program = invariant(&program);
-        program = ports(&program);
+    // How many passes in a row have found nothing; and where the last round ended: two passes may each have their own
+    // way to write a sum.
+    let (mut idle, mut of_round) = (0, before);
+    for i in 0..ROUNDS * passes.len() {
+        let pass = i % passes.len();
+        program = passes[pass](&program);
         let after = fingerprint(&program);
-        if after == before {
+        idle = if after == before { idle + 1 } else { 0 };
+        before = after;
+        let ends_round = pass + 1 == passes.len();
+        if idle == passes.len() || ends_round && after == of_round {
             break;
         }
-        before = after;
+        of_round = if ends_round { after } else { of_round };
     }
     program
 }

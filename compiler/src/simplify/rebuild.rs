@@ -9,8 +9,10 @@
 //! that are already values of the new graph.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
+
+use rustc_hash::{FxHashMap, FxHasher};
 
 pub use super::body::Body;
 use crate::ir::{Binary, Extent, Graph, Input, Op, Parameter, Program, Scan, Shape, Type, Unary, Update, Value};
@@ -19,16 +21,9 @@ use crate::ir::{Binary, Extent, Graph, Input, Op, Parameter, Program, Scan, Shap
 #[derive(Default)]
 pub struct Numbered {
     graph: Graph,
-    known: HashMap<Key, Value>,
-}
-
-/// What makes two nodes equal. The type is that of a constant; all others follow from op and operands.
-#[derive(PartialEq, Eq, Hash)]
-struct Key {
-    op: &'static str,
-    attributes: Vec<u64>,
-    operands: Vec<Value>,
-    ty: Option<Type>,
+    /// Nodes by what makes them equal, as a number: op, operands, and the type of a constant. Who finds its number taken by
+    /// another node looks at the next one.
+    known: FxHashMap<u64, Value>,
 }
 
 impl Deref for Numbered {
@@ -48,23 +43,48 @@ impl Numbered {
     /// The node with this op and these operands, added if it is not there yet.
     #[track_caller]
     pub fn add(&mut self, op: Op, operands: &[Value]) -> Value {
-        let mut key = Key { op: op.name(), attributes: attributes(&op), operands: operands.to_vec(), ty: None };
-        if matches!(op, Op::Binary(Binary::Add | Binary::Mul)) {
-            key.operands.sort();
+        let commutes = matches!(op, Op::Binary(Binary::Add | Binary::Mul));
+        let in_order = |x: &[Value]| if commutes && x[1] < x[0] { vec![x[1], x[0]] } else { x.to_vec() };
+        let mut hasher = FxHasher::default();
+        hash_op(&op, &mut hasher);
+        match operands {
+            &[x, y] if commutes => (x.min(y), x.max(y)).hash(&mut hasher),
+            _ => operands.hash(&mut hasher),
         }
-        if let Some(&v) = self.known.get(&key) {
-            return v;
-        }
+        let same = |g: &Graph, v: Value| is_same(g.op(v), &op) && in_order(g.operands(v)) == in_order(operands);
+        let key = match self.find(hasher.finish(), same) {
+            Ok(v) => return v,
+            Err(free) => free,
+        };
         let v = self.graph.add(op, operands);
         self.known.insert(key, v);
         v
     }
 
+    /// The node of this number; or the number that is free for it.
+    fn find(&self, mut key: u64, same: impl Fn(&Graph, Value) -> bool) -> Result<Value, u64> {
+        while let Some(&v) = self.known.get(&key) {
+            if same(&self.graph, v) {
+                return Ok(v);
+            }
+            key = key.wrapping_add(1);
+        }
+        Err(key)
+    }
+
     /// A constant of any type.
     pub fn constant(&mut self, value: f64, ty: Type) -> Value {
         let op = Op::Constant(value);
-        let key = Key { op: op.name(), attributes: attributes(&op), operands: Vec::new(), ty: Some(ty.clone()) };
-        *self.known.entry(key).or_insert_with(|| self.graph.leaf(op, ty))
+        let mut hasher = FxHasher::default();
+        hash_op(&op, &mut hasher);
+        ty.hash(&mut hasher);
+        let key = match self.find(hasher.finish(), |g, v| is_same(g.op(v), &op) && *g.ty(v) == ty) {
+            Ok(v) => return v,
+            Err(free) => free,
+        };
+        let v = self.graph.leaf(op, ty);
+        self.known.insert(key, v);
+        v
     }
 
     /// A shared scalar constant.
@@ -79,8 +99,16 @@ impl Numbered {
 
     /// One result of a scan of this graph.
     pub fn result(&mut self, scan: Value, result: Op) -> Value {
-        let key = Key { op: result.name(), attributes: attributes(&result), operands: vec![scan], ty: None };
-        *self.known.entry(key).or_insert_with(|| self.graph.scan_result(scan, result))
+        let mut hasher = FxHasher::default();
+        hash_op(&result, &mut hasher);
+        [scan].as_slice().hash(&mut hasher);
+        let key = match self.find(hasher.finish(), |g, v| is_same(g.op(v), &result) && *g.operands(v) == [scan]) {
+            Ok(v) => return v,
+            Err(free) => free,
+        };
+        let v = self.graph.scan_result(scan, result);
+        self.known.insert(key, v);
+        v
     }
 
     /// A scan; scans are not numbered.
@@ -128,15 +156,15 @@ fn extent_code(extent: Extent) -> u64 {
     }
 }
 
-/// What an op holds besides its name.
-fn attributes(op: &Op) -> Vec<u64> {
-    let list = |dims: &[usize]| dims.iter().map(|&d| d as u64).collect();
+/// What an op holds besides its row, number by number.
+fn attributes(op: &Op, mut take: impl FnMut(u64)) {
+    let mut list = |dims: &[usize]| dims.iter().for_each(|&d| take(d as u64));
     match op {
-        Op::Constant(x) => vec![x.to_bits()],
-        Op::RowCount(e) | Op::SumRows(e) | Op::Expand(e) => vec![extent_code(*e)],
-        Op::Unary(Unary::Powi(n)) => vec![*n as u64],
+        Op::Constant(x) => take(x.to_bits()),
+        Op::RowCount(e) | Op::SumRows(e) | Op::Expand(e) => take(extent_code(*e)),
+        Op::Unary(Unary::Powi(n)) => take(*n as u64),
         Op::Sum(s) | Op::Max(s) | Op::Broadcast(s) | Op::Reshape(s) => list(&s.0),
-        Op::Norm(norm) | Op::Divisor(norm) => vec![u64::from(norm.centred), norm.epsilon.to_bits()],
+        Op::Norm(norm) | Op::Divisor(norm) => take(norm.epsilon.to_bits()),
         Op::Transpose(perm) => list(perm),
         Op::Slice { axis, start, len } => list(&[*axis, *start, *len]),
         Op::Pad { axis, before, after } => list(&[*axis, *before, *after]),
@@ -144,24 +172,39 @@ fn attributes(op: &Op) -> Vec<u64> {
         Op::PlaceLast(axis) => list(&[usize::from(axis.0)]),
         Op::Concat(n) | Op::ScatterAdd(n) | Op::OneHot(n) => list(&[*n]),
         Op::Yield(i) | Op::Final(i) | Op::Total(i) | Op::Capture(i) | Op::Each(i) | Op::Carry(i) => list(&[*i]),
-        Op::Parameter(_) | Op::Input(_) | Op::Unary(_) | Op::Binary(_) | Op::Select | Op::StopGradient => vec![],
-        Op::ToFloat | Op::Dot | Op::DotNt | Op::DotTn | Op::Gather | Op::Argmax | Op::Last | Op::Scan(_) => vec![],
+        Op::Parameter(_) | Op::Input(_) | Op::Unary(_) | Op::Binary(_) | Op::Select | Op::StopGradient => {}
+        Op::ToFloat | Op::Dot | Op::DotNt | Op::DotTn | Op::Gather | Op::Argmax | Op::Last | Op::Scan(_) => {}
     }
+}
+
+fn hash_op(op: &Op, hasher: &mut FxHasher) {
+    op.name().hash(hasher);
+    attributes(op, |number| hasher.write_u64(number));
+}
+
+fn is_same(a: &Op, b: &Op) -> bool {
+    let all = |op: &Op| {
+        let mut all = Vec::new();
+        attributes(op, |number| all.push(number));
+        all
+    };
+    std::ptr::eq(a.row(), b.row()) && all(a) == all(b)
 }
 
 /// A number that tells programs of different structure apart.
 pub fn fingerprint(program: &Program) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = FxHasher::default();
     hash_graph(&program.graph, &mut hasher);
     program.roots().hash(&mut hasher);
     hasher.finish()
 }
 
-fn hash_graph(graph: &Graph, hasher: &mut DefaultHasher) {
+fn hash_graph(graph: &Graph, hasher: &mut FxHasher) {
     graph.len().hash(hasher);
     for v in graph.values() {
         let node = graph.node(v);
-        (node.op.name(), attributes(&node.op), &node.operands, &node.ty).hash(hasher);
+        hash_op(&node.op, hasher);
+        (&node.operands, &node.ty).hash(hasher);
         if let Op::Scan(scan) = &node.op {
             hash_graph(&scan.body, hasher);
             (scan.axis, scan.reverse, scan.roots(), scan.captures.len(), scan.each.len()).hash(hasher);

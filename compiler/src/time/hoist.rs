@@ -67,7 +67,12 @@ pub fn hoist(program: &Program) -> Program {
     let mut program = simplify(program);
     for _ in 0..ROUNDS {
         let before = fingerprint(&program);
-        program = simplify(&rewrite(&program, &Hoist));
+        let moved = rewrite(&program, &Hoist);
+        // Nothing to simplify, if nothing has moved.
+        if fingerprint(&moved) == before {
+            break;
+        }
+        program = simplify(&moved);
         if fingerprint(&program) == before {
             break;
         }
