@@ -234,8 +234,7 @@ impl Division {
         // A bias is where a product's sums start: with it, it is no more than without.
         let has_bias = |v: Value| {
             let is_bias = |&o: &Value| o != v && self.class(o) == Class::Invariant;
-            let adds =
-                |u: Value| matches!(body.op(u), Op::Binary(Binary::Add)) && body.operands(u).iter().any(|o| is_bias(o));
+            let adds = |u: Value| matches!(body.op(u), Op::Binary(Binary::Add)) && body.operands(u).iter().any(is_bias);
             matches!(body.op(v), Op::Dot | Op::DotNt) && body.users(v).into_iter().any(adds)
         };
         let mut cut = Cut::new(body.len());

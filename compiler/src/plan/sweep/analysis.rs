@@ -124,8 +124,10 @@ impl Analysis {
             let mut edges = self.out_of(u).filter(|e| needs[e.into] != Need::Nothing).peekable();
             let asked = edges.peek().is_some();
             let aligned = edges.all(|e| needs[e.into] == Need::Part && e.aligned);
+            // What the way forth waits for is computed once, unless all is to be computed again.
+            let free = self.computes_again || !before_forth[u];
             needs[u] = match self.kinds[u] {
-                Kind::Back | Kind::Rows if asked && aligned && !(before_forth[u] && !self.computes_again) => Need::Part,
+                Kind::Back | Kind::Rows if asked && aligned && free => Need::Part,
                 _ if asked => Need::All,
                 // Without checkpoints all that can goes along, so that sums find what a segment has just made.
                 Kind::Back if behind_forth[u] || !self.computes_again => Need::Part,
