@@ -414,6 +414,18 @@ fn readout_between() -> Program {
     })
 }
 
+/// A parameter that is replaced where it stands, and whose old value is read once more when vector maths are done: at a
+/// later level of the same kernel.
+fn overwritten() -> Program {
+    record("overwritten", |p| {
+        let w = p.parameter("w", 24, Init::Normal(0.5));
+        let late = (w.exp() * 0.1).tanh();
+        p.update(w, w * 2.0 + 1.0);
+        p.output("sum", late + w);
+        p.output("scaled", late * (w * 3.0));
+    })
+}
+
 /// A parameter that the run replaces.
 fn updated() -> Program {
     let joint = record("updates", |p| {
@@ -461,6 +473,7 @@ pub fn programs() -> Vec<Program> {
         losses(),
         sum_over_time(),
         readout_between(),
+        overwritten(),
         updated(),
     ]
 }

@@ -245,13 +245,15 @@ impl Builder {
             let Some(own) = groups.group_of[base.index()] else { continue };
             let once = program.updates.iter().filter(|o| o.value == u.value).count() == 1;
             let n = groups.graph.ty(base).shape.len();
+            // Within its own kernel what reads the old value must be on the way to the new one: anything else may come later.
+            let leads_there = groups.graph.reachable([base]);
             let outlived = groups.readers[u.target.index()].iter().all(|&(reader, i)| {
                 let at = groups.group_of[reader.index()];
                 let operand = groups.graph.operands(reader)[i];
                 let flat = groups.view(operand).is_dense(&groups.graph.ty(operand).shape)
                     && groups.graph.ty(operand).shape.len() == n
                     && groups.class[reader.index()] == Class::Pointwise;
-                at.is_some_and(|at| at < own || (at == own && flat))
+                at.is_some_and(|at| at < own || (at == own && flat && leads_there[reader.index()]))
             });
             let is_flat = groups.groups[own]
                 .members
