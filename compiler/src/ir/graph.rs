@@ -11,7 +11,6 @@ use std::panic::Location;
 
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
-use petgraph::visit::{Dfs, Reversed};
 
 use super::op::{Op, TypeError};
 use super::types::{DType, Extent, Shape, Type};
@@ -164,11 +163,11 @@ impl Graph {
     /// Which values the roots need, themselves included.
     pub fn reachable(&self, roots: impl IntoIterator<Item = Value>) -> Vec<bool> {
         let mut seen = vec![false; self.len()];
-        let mut dfs = Dfs::empty(Reversed(&self.nodes));
-        for root in roots {
-            dfs.move_to(NodeIndex::new(root.index()));
-            while let Some(n) = dfs.next(Reversed(&self.nodes)) {
-                seen[n.index()] = true;
+        roots.into_iter().for_each(|root| seen[root.index()] = true);
+        // Operands come before their users.
+        for v in self.values().rev() {
+            if seen[v.index()] {
+                self.operands(v).iter().for_each(|o| seen[o.index()] = true);
             }
         }
         seen

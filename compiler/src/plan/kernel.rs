@@ -153,19 +153,31 @@ pub struct Tile {
 
 impl Kernel {
     /// All that its code depends on, as text: kernels of one shape can share their code. It does not depend on which
-    /// buffers they work on, nor on which step or block of rows, but on whether it moves with the steps.
+    /// buffers they work on, nor on which step or block of rows, but on whether it moves with the steps. Nor does it
+    /// depend on how many features a tile without products has: the caller says which panels.
     pub fn shape(&self) -> String {
         let mut shape = self.clone();
         for product in shape.tile.iter_mut().flat_map(|tile| &mut tile.products) {
             product.packed = BufferId(0);
         }
-        for (access, _) in &mut shape.strides {
+        for (access, stride) in &mut shape.strides {
             access.buffer = BufferId(0);
+            if access.at == At::Shared {
+                *stride = 0;
+            }
             access.at = match access.at {
                 At::Shared => At::Shared,
                 At::Step(_) => At::Step(0),
                 At::Row(_) | At::FromEnd(..) => At::Row(0),
             };
+        }
+        if let Some(tile) = shape.tile.as_mut().filter(|tile| tile.products.is_empty() && tile.n > 1) {
+            const ANY: usize = 2;
+            for node in &mut shape.nodes {
+                assert!(node.dims == [tile.n] && node.len == tile.n, "all nodes of a tile have its features");
+                (node.dims, node.len) = (vec![ANY], ANY);
+            }
+            tile.n = ANY;
         }
         format!("{shape:?}")
     }
