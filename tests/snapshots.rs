@@ -213,6 +213,22 @@ fn nothing_but_the_recurrence_stays_in_the_loop() {
     }
 }
 
+/// What is computed once for a whole parameter is not computed within the kernel that goes through it in pieces, which
+/// would be one piece then.
+#[test]
+fn a_scalar_leaves_a_flat_kernel_flat() {
+    let program = Program::record("decay", |p| {
+        let (w, rate) = (p.parameter("w", 5000, Init::Glorot), p.shared("rate", ()));
+        p.update(w, w * (rate / 3.0));
+    });
+    let plan = program.expect("no mistakes").plan();
+    let tiles = plan.stages().filter_map(|(stage, _)| match &stage.work {
+        Work::Kernel(kernel) => Some(kernel.tile.as_ref().map(|tile| tile.n)),
+        _ => None,
+    });
+    assert_eq!(tiles.collect::<Vec<_>>(), [Some(1), Some(5000)], "{plan}");
+}
+
 /// `[h; x]·W`, `h·W_h + x·W_x`, and the letters U, V and W are the same work: all stages are equal but for the names of
 /// weights, biases and the state.
 #[test]

@@ -232,7 +232,8 @@ impl<E: Float> Executor<E> {
         let started = self.times.is_some().then(Instant::now);
         run(self);
         if let (Some(times), Some(started)) = (&mut self.times, started) {
-            times[at] += started.elapsed();
+            // A loop may have no stages, and be the last of all.
+            times.get_mut(at).into_iter().for_each(|time| *time += started.elapsed());
         }
     }
 

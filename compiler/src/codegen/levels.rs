@@ -71,8 +71,7 @@ pub fn schedule(kernel: &Kernel, slot: impl Fn(usize) -> usize) -> Levels {
         let mut level = 0;
         for read in &node.reads {
             let Source::Node(s) = read.source else { continue };
-            let register =
-                this.manner[s] == Manner::Inline && manner != Manner::Call && in_register(node, read, &nodes[s]);
+            let register = this.takes_register(nodes, i, read, s);
             // A call runs behind the loops of its own level.
             let same_level = this.manner[s] == Manner::Inline && (register || manner == Manner::Call);
             level = level.max(if this.manner[s] != Manner::Inline || same_level {

@@ -5,10 +5,9 @@
 //! the more segments, the more often. So its values have some multiple of the bytes of those sums, and no fewer than a
 //! cache holds anyway.
 //!
-//! With checkpoints,
-//! segments of k steps need memory for k steps and for ⌈T/k⌉ checkpoints, and T − k steps are computed twice: the way
-//! back begins with a segment whose values are still there, and the segment that may be shorter is the one it ends with.
-//! So of all lengths that fit a limit the largest costs least.
+//! With checkpoints, segments of k steps need memory for k steps and for ⌈T/k⌉ checkpoints, and T − k steps are computed
+//! twice: the way back begins with a segment whose values are still there, and the segment that may be shorter is the one
+//! it ends with. So of all lengths that fit a limit the largest costs least.
 
 use super::{Plan, Rows, Sweep, Unit};
 use crate::ir::types::{Axis, Sizes};

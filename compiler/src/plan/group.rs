@@ -15,6 +15,9 @@ use crate::ir::{Graph, Value};
 /// Values of one group that products may add to, so that kernels stay of a size.
 const MEMBERS: usize = 64;
 
+/// Features from which a shared row is a matrix rather than a vector.
+const LARGE: usize = 4096;
+
 /// A value as a view of another: feature (i₀, ..) of the value is feature `offset + Σ iₖ·strides[k]` of the base.
 #[derive(Clone, Debug)]
 pub struct View {
@@ -465,7 +468,6 @@ impl Grouping<'_> {
     /// Shared rows can be whole matrices: they are worked on in pieces, so nothing there may wait for a reduction
     /// over the same row, nor see it through a view.
     fn stays_small(&self, i: usize, g: &Group, v: Value) -> bool {
-        const LARGE: usize = 4096;
         let large = |v: Value| self.graph.ty(v).shape.len() > LARGE;
         let operands = self.graph.operands(v);
         if g.extent != Extent::Shared || !(large(v) || operands.iter().any(|&o| large(o))) {
@@ -567,11 +569,20 @@ impl Grouping<'_> {
             (Kind::Tile { n: wide }, Class::Pointwise) => {
                 wide == n && self.fits_tile(target, m, n) && self.read_flat(m)
             }
-            // One number a row is read through any view there.
-            (Kind::Row { .. }, Class::Pointwise) if n == 1 => along.len() == 1,
-            (Kind::Row { n: wide }, Class::Pointwise) => wide == n && self.read_flat(m),
+            // What is flat is gone through in pieces, by all threads: one number a row would make it one piece, and what is
+            // large and shared must not join a sum, which is one already.
+            (Kind::Row { .. }, Class::Pointwise) if n == 1 => along.len() == 1 && self.reduces(target),
+            (Kind::Row { n: wide }, Class::Pointwise) => {
+                let large = n > LARGE && self.groups[target].extent == Extent::Shared;
+                wide == n && self.read_flat(m) && !(large && self.reduces(target))
+            }
             _ => false,
         }
+    }
+
+    /// Whether a group holds a sum or a maximum along features.
+    fn reduces(&self, group: usize) -> bool {
+        self.groups[group].members.iter().any(|m| self.class[m.index()] == Class::Reduce)
     }
 
     /// Whether all readers work feature by feature, as far as they read the value, and read it so.

@@ -11,8 +11,8 @@
 //!
 //! Without checkpoints nothing runs again, and what is written forth and read back is whole, and so are the forward loop's
 //! states: what has rows for one segment is what the way forth makes for itself, as a product for all steps that a loop
-//! adds to, and what the way back does, the adjoints that weight gradients are summed from. That is a third of the memory of
-//! a training step of an LSTM, and what is used up while it is in a cache never comes from memory.
+//! adds to, and what the way back does, the adjoints that weight gradients are summed from. What is used up while it is in
+//! a cache never comes from memory.
 //!
 //! Nothing is computed differently, only when: each row of a stage depends on its own operands, and a sum over rows has
 //! one order, that of the way back. So results have the same bits.

@@ -1,5 +1,5 @@
 //! Functions that are short compositions of the op table: their derivatives, engines and fusions are those of the
-//! parts, so none of them is known to any later pass.
+//! parts, so none of them is known to any later pass. What norms are made around is an op (`ir/ops/norms.rs`).
 
 use std::panic::Location;
 
