@@ -213,6 +213,29 @@ fn nothing_but_the_recurrence_stays_in_the_loop() {
     }
 }
 
+/// Layers above the first are one code, forth and back: a kernel's shape is what it is compiled for.
+#[test]
+fn equal_layers_have_kernels_of_one_shape() {
+    let program = Program::record("net", |p| {
+        let x = p.sequence("x", 16);
+        let run = p.scan("net", |s| {
+            (0..4).fold(s.at(x), |x, layer| s.scope(&format!("layer{layer}"), |s| cells::lstm(s, x, 16)))
+        });
+        p.minimize(run.all().square().mean_features().mean_rows());
+    });
+    let plan = program.expect("no mistakes").backward().expect("an objective").plan();
+    for direction in ["net", "d.net"] {
+        let in_loop = plan.units.iter().flat_map(Unit::stages).filter(|(_, l)| l.is_some_and(|l| l.name == direction));
+        let shapes = in_loop.filter_map(|(stage, _)| match &stage.work {
+            Work::Kernel(kernel) => Some(kernel.shape()),
+            _ => None,
+        });
+        let shapes: Vec<String> = shapes.collect();
+        let distinct: std::collections::HashSet<&String> = shapes.iter().collect();
+        assert_eq!((shapes.len(), distinct.len()), (4, 2), "{direction}\n{plan}");
+    }
+}
+
 /// What is computed once for a whole parameter is not computed within the kernel that goes through it in pieces, which
 /// would be one piece then.
 #[test]
