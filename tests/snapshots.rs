@@ -2,8 +2,10 @@
 
 use retrograd::cells;
 use retrograd::compiler::ir::Sizes;
-use retrograd::compiler::plan::{Checkpointing, Plan, Unit, Work};
+use retrograd::compiler::plan::{Checkpointing, Plan, Port, Stage, Unit, Work};
 use retrograd::prelude::*;
+use retrograd::runtime::optimizer::Adam;
+use retrograd::runtime::train::Training;
 
 type Cell = for<'r> fn(&Step<'r>, Expr<'r>, usize) -> Expr<'r>;
 type Told = for<'r> fn(&Step<'r>, Expr<'r>, Expr<'r>) -> Expr<'r>;
@@ -234,6 +236,34 @@ fn equal_layers_have_kernels_of_one_shape() {
         let distinct: std::collections::HashSet<&String> = shapes.iter().collect();
         assert_eq!((shapes.len(), distinct.len()), (4, 2), "{direction}\n{plan}");
     }
+}
+
+/// An optimiser goes through every parameter, a matrix or three numbers, in place and with the same code; what all have in
+/// common, the gradient's norm, is computed before.
+#[test]
+fn updates_of_all_parameters_are_one_kernel() {
+    let program = Program::record("net", |p| {
+        let x = p.sequence("x", 16);
+        let run = p.scan("net", |s| cells::layer_norm_lstm(s, s.at(x), 24));
+        p.minimize(p.affine("readout", run.all(), 3).square().mean_features().mean_rows());
+    });
+    let program = program.expect("no mistakes");
+    let trainer = program.trainer(Adam::new(1e-3)).clip_norm(1.0).compile().expect("it compiles here");
+    let plan = &trainer.session().compiled().plan;
+    let writes = |stage: &Stage| {
+        let parameters = plan.parameters.iter().filter(|port| !port.name.starts_with("optimizer."));
+        let is_written = |port: &&Port| stage.writes.iter().any(|a| a.buffer == port.spans[0].access.buffer);
+        parameters.filter(is_written).count()
+    };
+    let (mut shapes, mut parameters) = (std::collections::HashSet::new(), 0);
+    for (stage, _) in plan.stages().filter(|(stage, _)| writes(stage) > 0) {
+        let Work::Kernel(kernel) = &stage.work else { panic!("a kernel updates parameters\n{plan}") };
+        assert_eq!(writes(stage), 1, "{plan}");
+        shapes.insert(kernel.shape());
+        parameters += 1;
+    }
+    assert_eq!((parameters, shapes.len()), (8, 1), "w, b, four of the norms, and two of the readout\n{plan}");
+    assert!(plan.updates.is_empty(), "nothing is copied behind the step\n{plan}");
 }
 
 /// What is computed once for a whole parameter is not computed within the kernel that goes through it in pieces, which

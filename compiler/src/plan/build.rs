@@ -508,17 +508,7 @@ impl Builder {
             tile
         });
         let strides = reads.iter().chain(&writes).map(|a| (*a, self.buffers[a.buffer.0].stride)).collect();
-        let name = group
-            .members
-            .iter()
-            .filter_map(|m| scope.homes.get(m).map(|h| self.buffers[h.buffer.0].name.clone()))
-            .fold(Vec::new(), |mut names: Vec<String>, name| {
-                if !names.contains(&name) {
-                    names.push(name);
-                }
-                names
-            })
-            .join(" ");
+        let name = Kernel::name(&writes, &self.buffers);
         let work = Work::Kernel(Kernel { tile, nodes, reads: reads.len(), strides });
         stages.push(Stage { name, domain, work, reads, writes, constant: false });
     }

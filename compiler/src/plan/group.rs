@@ -15,9 +15,6 @@ use crate::ir::{Graph, Value};
 /// Values of one group that products may add to, so that kernels stay of a size.
 const MEMBERS: usize = 64;
 
-/// Features from which a shared row is a matrix rather than a vector.
-const LARGE: usize = 4096;
-
 /// A value as a view of another: feature (i₀, ..) of the value is feature `offset + Σ iₖ·strides[k]` of the base.
 #[derive(Clone, Debug)]
 pub struct View {
@@ -417,7 +414,7 @@ impl Grouping<'_> {
                     self.find(at_hand, |i, g| {
                         g.extent == extent
                             && matches!(g.kind, Kind::Row { n: own } if own == n || after == Some(i))
-                            && self.stays_small(i, g, v)
+                            && self.may_join(i, g, v, n)
                     })
                     .unwrap_or_else(|| self.open(Kind::Row { n }, extent))
                 }
@@ -460,24 +457,22 @@ impl Grouping<'_> {
     fn welcomes(&self, i: usize, g: &Group, v: Value, n: usize, after: Option<usize>) -> bool {
         match g.kind {
             Kind::Tile { n: own } => own == n && self.fits_tile(i, v, n),
-            Kind::Row { n: own } => (own == n || after == Some(i)) && self.stays_small(i, g, v),
+            Kind::Row { n: own } => (own == n || after == Some(i)) && self.may_join(i, g, v, n),
             _ => false,
         }
     }
 
-    /// Shared rows can be whole matrices: they are worked on in pieces, so nothing there may wait for a reduction
-    /// over the same row, nor see it through a view.
-    fn stays_small(&self, i: usize, g: &Group, v: Value) -> bool {
-        let large = |v: Value| self.graph.ty(v).shape.len() > LARGE;
-        let operands = self.graph.operands(v);
-        if g.extent != Extent::Shared || !(large(v) || operands.iter().any(|&o| large(o))) {
-            return true;
-        }
-        operands.iter().all(|&o| {
-            let (view, shape) = (self.view(o), &self.graph.ty(o).shape);
-            self.group_of[view.base.index()] != Some(i)
-                || (self.class[view.base.index()] == Class::Pointwise && view.is_dense(shape) && large(view.base))
-        })
+    /// What is shared has one row, of parameters or of what becomes of them, and is worked on in pieces, by all threads:
+    /// nothing there waits for a reduction over the same row, nor sees it through a view. What is left has no bond but its
+    /// length, and is taken apart by parameter later, so that the updates of all have one code.
+    fn may_join(&self, i: usize, g: &Group, v: Value, n: usize) -> bool {
+        let inside = |o: &&Value| self.group_of[self.view(**o).base.index()] == Some(i);
+        g.extent != Extent::Shared
+            || self.graph.operands(v).iter().filter(inside).all(|&o| {
+                let (view, shape) = (self.view(o), &self.graph.ty(o).shape);
+                let whole = view.is_dense(shape) && shape.len() == n && self.graph.ty(view.base).shape.len() == n;
+                self.class[view.base.index()] == Class::Pointwise && whole
+            })
     }
 
     /// Whether all operands of a pointwise node can be read in the flat loop of tile `i`.
@@ -513,7 +508,8 @@ impl Grouping<'_> {
                 continue;
             }
             let fits = |moved: &Vec<Value>| {
-                self.groups[target].members.len() + moved.len() <= MEMBERS
+                let products = matches!(self.groups[target].kind, Kind::Tile { .. });
+                (!products || self.groups[target].members.len() + moved.len() <= MEMBERS)
                     && moved.iter().all(|&m| self.can_sink(m, moved, target))
             };
             // With all that it needs; or with that of it which is not in memory anyway.
@@ -571,10 +567,10 @@ impl Grouping<'_> {
             }
             // What is flat is gone through in pieces, by all threads: one number a row would make it one piece, and what is
             // large and shared must not join a sum, which is one already.
-            (Kind::Row { .. }, Class::Pointwise) if n == 1 => along.len() == 1 && self.reduces(target),
+            (Kind::Row { n: wide }, Class::Pointwise) if n == 1 && wide > 1 => along.len() == 1 && self.reduces(target),
             (Kind::Row { n: wide }, Class::Pointwise) => {
-                let large = n > LARGE && self.groups[target].extent == Extent::Shared;
-                wide == n && self.read_flat(m) && !(large && self.reduces(target))
+                let shared = self.groups[target].extent == Extent::Shared;
+                wide == n && self.read_flat(m) && !(shared && self.reduces(target))
             }
             _ => false,
         }

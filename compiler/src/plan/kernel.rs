@@ -1,6 +1,6 @@
 //! What a kernel computes, as code generation needs it: a short list of nodes over one row's features.
 
-use super::{Access, At, BufferId};
+use super::{Access, At, Buffer, BufferId};
 use crate::ir::op::{Binary, Unary};
 
 /// Where a node reads a value.
@@ -152,6 +152,17 @@ pub struct Tile {
 }
 
 impl Kernel {
+    /// What a kernel is called that writes this: the names of its results.
+    pub(super) fn name(writes: &[Access], buffers: &[Buffer]) -> String {
+        let mut names: Vec<&str> = Vec::new();
+        for name in writes.iter().map(|access| buffers[access.buffer.0].name.as_str()) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.join(" ")
+    }
+
     /// All that its code depends on, as text: kernels of one shape can share their code. It does not depend on which
     /// buffers they work on, nor on which step or block of rows, but on whether it moves with the steps. Nor does it
     /// depend on how many features a tile without products has: the caller says which panels.

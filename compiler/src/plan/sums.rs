@@ -24,7 +24,7 @@ pub fn take_products(units: &mut Vec<Unit>, buffers: &mut [Buffer]) {
         sum.reads = vec![a.access, b.access];
         let Unit::Stage(stage) = &units[k] else { unreachable!("a stage") };
         let kernel = kernel_of(&units[k]).expect("it makes the product");
-        let rest = part(stage, kernel, |i| i != node);
+        let rest = part(stage, kernel, buffers, |i| i != node);
         units[k] = Unit::Stage(rest);
     }
     units.retain(|unit| {

@@ -48,7 +48,8 @@ use apart::apart;
 
 /// Gathers all units that can run segment by segment into sweeps.
 pub fn gather(plan: &mut Plan) {
-    let units: Vec<Unit> = std::mem::take(&mut plan.units).into_iter().flat_map(apart).collect();
+    let units: Vec<Unit> =
+        std::mem::take(&mut plan.units).into_iter().flat_map(|unit| apart(unit, &plan.buffers)).collect();
     let mut axes = Vec::new();
     for unit in &units {
         if let Unit::Loop(l) = unit

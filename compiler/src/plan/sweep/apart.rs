@@ -1,10 +1,10 @@
 //! Kernels taken apart, so that no value waits for what only its neighbour needs.
 
-use crate::plan::{Access, Kernel, KernelNode, Read, Source, Stage, Start, Unit, Work};
+use crate::plan::{Access, Buffer, Kernel, KernelNode, Read, Source, Stage, Start, Unit, Work};
 
 /// A kernel outside of loops as several, where it holds values that have nothing to do with each other: the mean of a
 /// loss must not make the adjoint of that mean, which is a constant, wait for the loss.
-pub fn apart(unit: Unit) -> Vec<Unit> {
+pub fn apart(unit: Unit, buffers: &[Buffer]) -> Vec<Unit> {
     let Unit::Stage(stage) = &unit else { return vec![unit] };
     let Work::Kernel(kernel) = &stage.work else { return vec![unit] };
     let has_products = kernel.tile.as_ref().is_some_and(|tile| !tile.products.is_empty());
@@ -47,11 +47,12 @@ pub fn apart(unit: Unit) -> Vec<Unit> {
     if firsts.len() < 2 {
         return vec![unit];
     }
-    firsts.into_iter().map(|first| Unit::Stage(part(stage, kernel, |i| component.get(i) == Some(&first)))).collect()
+    let own = |first| part(stage, kernel, buffers, |i| component.get(i) == Some(&first));
+    firsts.into_iter().map(|first| Unit::Stage(own(first))).collect()
 }
 
 /// Some nodes of a kernel as a stage of their own; behind the nodes, whether they have the products.
-pub fn part(stage: &Stage, kernel: &Kernel, own: impl Fn(usize) -> bool) -> Stage {
+pub fn part(stage: &Stage, kernel: &Kernel, buffers: &[Buffer], own: impl Fn(usize) -> bool) -> Stage {
     fn position(list: &mut Vec<Access>, access: Access) -> usize {
         list.iter().position(|a| *a == access).unwrap_or_else(|| {
             list.push(access);
@@ -95,5 +96,6 @@ pub fn part(stage: &Stage, kernel: &Kernel, own: impl Fn(usize) -> bool) -> Stag
     let stride = |access: &Access| kernel.strides.iter().find(|(a, _)| a == access).expect("its stage lists it").1;
     let strides = reads.iter().chain(&writes).map(|a| (*a, stride(a))).collect();
     let kernel = Kernel { tile, nodes, reads: reads.len(), strides };
-    Stage { work: Work::Kernel(kernel), reads, writes, ..stage.clone() }
+    let name = Kernel::name(&writes, buffers);
+    Stage { name, work: Work::Kernel(kernel), reads, writes, ..stage.clone() }
 }
