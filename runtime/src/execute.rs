@@ -17,7 +17,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use retrograd_compiler::codegen::RowBase;
 use retrograd_compiler::ir::{Axis, Sizes};
 use retrograd_compiler::pipeline::Compiled;
 use retrograd_compiler::plan::{
@@ -39,6 +38,8 @@ const CHUNK: usize = 240;
 struct Own<E> {
     scratch: Arena,
     product: Vec<E>,
+    /// The addresses of a kernel's accesses at the present step.
+    bases: Vec<*mut u8>,
 }
 
 /// What one member of so many does beside a loop.
@@ -48,8 +49,10 @@ type Aside<'a, E> = &'a (dyn Fn(&Run<'_, E>, usize, usize) + Sync);
 struct Bound {
     /// Which kernel it is, if it is one.
     kernel: usize,
-    /// The addresses of its accesses.
-    bases: Vec<RowBase>,
+    /// For each of its accesses the address of row 0 at step 0.
+    bases: Vec<*mut u8>,
+    /// And the bytes from a step to the next.
+    steps: Vec<isize>,
 }
 
 /// A compiled program with its memory.
@@ -84,10 +87,11 @@ impl<E: Float> Executor<E> {
     pub fn new(compiled: Arc<Compiled>, threads: usize) -> Executor<E> {
         assert_eq!(compiled.precision, E::PRECISION, "a program runs in the precision it was compiled for");
         let scratch = (0..compiled.kernels.len()).map(|i| compiled.kernels.info(i).scratch).max().unwrap_or(0);
-        let own = (0..threads.max(1))
-            .map(|_| UnsafeCell::new(Own { scratch: Arena::new([scratch]), product: Vec::new() }))
-            .collect();
         let plan = &compiled.plan;
+        let most = plan.stages().map(|(stage, _)| accesses(stage).count()).max().unwrap_or(0);
+        let own =
+            || Own { scratch: Arena::new([scratch]), product: Vec::new(), bases: vec![std::ptr::null_mut(); most] };
+        let own = (0..threads.max(1)).map(|_| UnsafeCell::new(own())).collect();
         let updates_parameters = plan.updates.iter().any(|(_, _, p)| *p) || plan.writes_parameters();
         let mut this = Executor {
             shared: Arena::new(plan.slots.iter().filter(|slot| slot.rows == Rows::One).map(|slot| slot.row_bytes)),
@@ -149,9 +153,9 @@ impl<E: Float> Executor<E> {
         let run = self.run_state(None);
         let mut kernel = 0;
         let bound = plan.units.iter().flat_map(Unit::stages).map(|(stage, l)| {
-            let mut bases = Vec::new();
-            run.bind(stage, l, &mut bases);
-            let bound = Bound { kernel, bases };
+            let bases = accesses(stage).map(|a| run.base(a)).collect();
+            let steps = accesses(stage).map(|a| run.step(stage, l, a)).collect();
+            let bound = Bound { kernel, bases, steps };
             kernel += usize::from(matches!(stage.work, Work::Kernel(_)));
             bound
         });
@@ -312,6 +316,11 @@ fn check_element<T: Item, E: Float>(port: &Port) {
     assert_eq!(T::NAME, holds, "elements of `{}`", port.name);
 }
 
+/// What a stage reads, then what it writes, as kernels number it.
+fn accesses(stage: &Stage) -> impl Iterator<Item = &Access> {
+    stage.reads.iter().chain(&stage.writes)
+}
+
 /// Whether a stage's rows can be taken through a whole loop by themselves.
 fn works_by_row(stage: &Stage) -> bool {
     stage.domain == Domain::Batch
@@ -367,16 +376,20 @@ impl<E: Float> Run<'_, E> {
         if self.compiled.plan.buffers[buffer.0].integer { 4 } else { size_of::<E>() }
     }
 
-    /// The addresses of a stage's accesses, at the segment's first step.
-    fn bind(&self, stage: &Stage, l: Option<&Loop>, bases: &mut Vec<RowBase>) {
+    /// The address of row 0 of an access at the segment's first step.
+    fn base(&self, a: &Access) -> *mut u8 {
+        self.buffers[a.buffer.0].wrapping_add(self.first_row(a, 0) * self.row_bytes(a))
+    }
+
+    /// Bytes from a step to the next.
+    fn step(&self, stage: &Stage, l: Option<&Loop>, a: &Access) -> isize {
         let stepwise = l.is_some() || matches!(stage.domain, Domain::EachStep(_));
-        bases.clear();
-        bases.extend(stage.reads.iter().chain(&stage.writes).map(|a| {
-            let row = self.compiled.plan.buffers[a.buffer.0].stride * self.element_size(a.buffer);
-            let base = self.buffers[a.buffer.0].wrapping_add(self.first_row(a, 0) * row);
-            let moves = matches!(a.at, At::Step(_)) && stepwise;
-            RowBase { base, step: if moves { (row * self.sizes.batch) as isize } else { 0 } }
-        }));
+        if stepwise && matches!(a.at, At::Step(_)) { (self.row_bytes(a) * self.sizes.batch) as isize } else { 0 }
+    }
+
+    /// Bytes of a row of an access's buffer.
+    fn row_bytes(&self, a: &Access) -> usize {
+        self.compiled.plan.buffers[a.buffer.0].stride * self.element_size(a.buffer)
     }
 
     fn address<T>(&self, span: &Span, t: usize, row: usize) -> *mut T {
@@ -448,7 +461,11 @@ impl<E: Float> Run<'_, E> {
         match &stage.work {
             Work::Kernel(k) => {
                 // SAFETY: entry `member` is this member's own.
-                let scratch = unsafe { (*self.own[member].get()).scratch.address(0) };
+                let own = unsafe { &mut *self.own[member].get() };
+                let Bound { kernel, bases, steps } = &self.bound[at];
+                for ((own, base), step) in own.bases.iter_mut().zip(bases).zip(steps) {
+                    *own = base.wrapping_offset(step * t as isize);
+                }
                 let panels = k.tile.as_ref().map_or(0, |tile| tile.n.div_ceil(self.compiled.plan.target.panel));
                 let (rows, panels) = match (stage.domain, &k.tile) {
                     (Domain::Shared, Some(_)) => (0..1, part(panels, member, members)),
@@ -459,8 +476,8 @@ impl<E: Float> Run<'_, E> {
                     let end = rows.end.min(start + CHUNK);
                     // SAFETY: bases were bound for these sizes; members' rows and panels are disjoint.
                     unsafe {
-                        let Bound { kernel, bases } = &self.bound[at];
-                        self.compiled.kernels.call(*kernel, bases, scratch, t, start..end, panels.clone());
+                        let scratch = own.scratch.address(0);
+                        self.compiled.kernels.call(*kernel, &own.bases, scratch, start..end, panels.clone());
                     }
                     start = end;
                 }

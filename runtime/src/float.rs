@@ -38,7 +38,7 @@ fn unary(f: Function) -> Unary {
 fn table<E: Element>(kernels: &Kernels<E>, vmath: &Table<E>) -> KernelTable {
     KernelTable {
         panel: kernels.nr,
-        gemm: kernels.gemm as usize,
+        products: kernels.products as usize,
         unary: Function::ALL.iter().map(|&f| (unary(f), vmath.unary(f) as usize)).collect(),
         pow: vmath.binary(BinaryFunction::Pow) as usize,
     }

@@ -1,7 +1,7 @@
 //! CLIF for one kernel.
 //!
-//! Memory operands are addressed as `base + t·step + row·stride + feature`, where strides are constants of the plan
-//! and `base`, `step` come from the stage's accesses. Rows are padded to whole vectors of the widest kind, so flat
+//! Memory operands are addressed as `base + row·stride + feature`, where strides are constants of the plan and bases,
+//! those of the step, come with the call. Rows are padded to whole vectors of the widest kind, so flat
 //! loops round up and have no tails: what they compute on padding is never read by anything that counts. Loops over
 //! several dimensions keep to their exact length, with a scalar tail.
 //!
@@ -13,24 +13,26 @@
 
 mod arithmetic;
 mod rows;
-mod tiles;
+pub(super) mod tiles;
+
+use std::pin::Pin;
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    AbiParam, BlockArg, Endianness, Function, InstBuilder, MemFlagsData, SigRef, Signature, StackSlot, StackSlotData,
-    StackSlotKind, Type, Value, types,
+    AbiParam, BlockArg, Endianness, Function, InstBuilder, MemFlagsData, SigRef, Signature, Type, Value, types,
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
 use super::levels::{Levels, Manner, in_register, schedule};
+use super::products::{TileProducts, products};
 use super::{KernelTable, Precision};
 use crate::ir::op::Binary;
-use crate::plan::{At, Kernel, KernelNode, KernelOp, Read, Source};
+use crate::plan::{Kernel, KernelNode, KernelOp, Read, Source};
 use rows::{ROWS_BYTES, ROWS_TOGETHER};
 use tiles::TILE_AREA;
 
-/// Writes a kernel's body; returns the bytes of scratch it needs.
+/// Writes a kernel's body; returns the bytes of scratch it needs, and the table of products that its code refers to.
 pub fn kernel(
     func: &mut Function,
     context: &mut FunctionBuilderContext,
@@ -39,7 +41,7 @@ pub fn kernel(
     precision: Precision,
     table: &KernelTable,
     fma: bool,
-) -> usize {
+) -> (usize, Pin<Box<TileProducts>>) {
     let mut b = FunctionBuilder::new(func, context);
     let entry = b.create_block();
     b.append_block_params_for_function_params(entry);
@@ -57,15 +59,15 @@ pub fn kernel(
         None => (ROWS_BYTES / levels.size.max(1)).clamp(1, ROWS_TOGETHER),
     };
     let unary = b.func.import_signature(signature(config.default_call_conv, 3));
-    let gemm = b.func.import_signature(signature(config.default_call_conv, 1));
+    let products_signature = b.func.import_signature(signature(config.default_call_conv, 7));
+    let products = kernel.tile.as_ref().map(|tile| products(kernel, tile, &levels, size));
+    let products = Box::pin(products.unwrap_or_default());
     let binary = b.func.import_signature(signature(config.default_call_conv, 4));
     let lane = match precision {
         Precision::F32 => types::F32,
         Precision::F64 => types::F64,
     };
     let lanes = 16 / size;
-    let bases_bytes = (kernel.strides.len() * 8).max(8) as u32;
-    let bases = b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, bases_bytes, 3));
     let mut e = Emit {
         vector: lane.by(lanes as u32).expect("128 bits"),
         lane,
@@ -76,29 +78,21 @@ pub fn kernel(
         table,
         fma,
         scratch: p[1],
-        bases,
+        bases: p[0],
+        products: &products,
         unary,
         binary,
-        gemm,
+        products_signature,
         b,
     };
-    for (i, (access, _)) in kernel.strides.iter().enumerate() {
-        let mut base = e.load_i64(p[0], (i * 16) as i32);
-        if matches!(access.at, At::Step(_)) {
-            let step = e.load_i64(p[0], (i * 16 + 8) as i32);
-            let moved = e.b.ins().imul(step, p[2]);
-            base = e.b.ins().iadd(base, moved);
-        }
-        e.b.ins().stack_store(types::I64, base, bases, (i * 8) as i32);
-    }
     match &kernel.tile {
-        Some(tile) => e.tile(tile, p[3], p[4], p[5], p[6]),
-        None => e.rows(p[3], p[4], together),
+        Some(tile) => e.tile(tile, p[2], p[3], p[4], p[5]),
+        None => e.rows(p[2], p[3], together),
     }
     e.b.ins().return_(&[]);
     e.b.seal_all_blocks();
     e.b.finalize(config);
-    levels.size * together
+    (levels.size * together, products)
 }
 
 fn signature(convention: CallConv, arguments: usize) -> Signature {
@@ -125,10 +119,11 @@ struct Emit<'a, 'f> {
     scratch: Value,
     /// For each access, the address of row 0 at this step. They wait in memory: as values they would be computed again
     /// wherever they are used, inside the innermost loops too, since Cranelift moves what is pure to its uses.
-    bases: StackSlot,
+    bases: Value,
+    products: &'a TileProducts,
     unary: SigRef,
     binary: SigRef,
-    gemm: SigRef,
+    products_signature: SigRef,
 }
 
 /// Where a loop stands: how to find the memory of features.
@@ -218,7 +213,7 @@ impl Emit<'_, '_> {
 
     /// Address of row 0 of an access at this step.
     fn base(&mut self, access: usize) -> Value {
-        self.b.ins().stack_load(types::I64, types::I64, self.bases, (access * 8) as i32)
+        self.load_i64(self.bases, (access * 8) as i32)
     }
 
     /// Address of feature 0 of a row of an access.
@@ -261,10 +256,6 @@ impl Emit<'_, '_> {
         used.sort_unstable();
         used.dedup();
         used
-    }
-
-    fn slot(&mut self, bytes: usize) -> cranelift_codegen::ir::StackSlot {
-        self.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, bytes as u32, 3))
     }
 
     /// Nodes that a loop for these sinks computes in registers, sinks included.

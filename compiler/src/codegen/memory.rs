@@ -5,17 +5,20 @@
 //! it. Executors share it in an `Arc`.
 
 use std::mem::ManuallyDrop;
+use std::pin::Pin;
 use std::time::Duration;
 
 use cranelift_jit::JITModule;
 use cranelift_module::FuncId;
 
-use super::{KernelFn, KernelInfo, RowBase};
+use super::{KernelFn, KernelInfo, TileProducts};
 
 /// The machine code of a plan's kernels, in the order of its stages.
 pub struct CompiledKernels {
     module: ManuallyDrop<JITModule>,
     kernels: Vec<(KernelFn, KernelInfo)>,
+    /// Code refers to them by address.
+    _products: Vec<Pin<Box<TileProducts>>>,
     time: Duration,
 }
 
@@ -23,7 +26,12 @@ pub struct CompiledKernels {
 unsafe impl Sync for CompiledKernels {}
 
 impl CompiledKernels {
-    pub(super) fn new(module: JITModule, functions: Vec<(FuncId, KernelInfo)>, time: Duration) -> CompiledKernels {
+    pub(super) fn new(
+        module: JITModule,
+        functions: Vec<(FuncId, KernelInfo)>,
+        products: Vec<Pin<Box<TileProducts>>>,
+        time: Duration,
+    ) -> CompiledKernels {
         let kernels = functions
             .into_iter()
             .map(|(id, info)| {
@@ -33,7 +41,7 @@ impl CompiledKernels {
                 (f, info)
             })
             .collect();
-        CompiledKernels { module: ManuallyDrop::new(module), kernels, time }
+        CompiledKernels { module: ManuallyDrop::new(module), kernels, _products: products, time }
     }
 
     /// Number of kernels.
@@ -59,21 +67,20 @@ impl CompiledKernels {
     /// Runs kernel `i`.
     ///
     /// # Safety
-    /// `rows` has an entry for each access of the kernel's stage, each valid for the given step, rows and panels
-    /// with the strides of the plan; `scratch` has the kernel's scratch size and is not in use elsewhere; no other
+    /// `bases` has for each access of the kernel's stage the address of row 0 at the present step, valid for the given rows
+    /// and panels with the strides of the plan; `scratch` has the kernel's scratch size and is not in use elsewhere; no other
     /// thread works on the same rows and panels.
     pub unsafe fn call(
         &self,
         i: usize,
-        rows: &[RowBase],
+        bases: &[*mut u8],
         scratch: *mut u8,
-        step: usize,
         range: std::ops::Range<usize>,
         panels: std::ops::Range<usize>,
     ) {
         // SAFETY: by the caller's promise; the code lives as long as `self`.
         unsafe {
-            (self.kernels[i].0)(rows.as_ptr(), scratch, step, range.start, range.end, panels.start, panels.end);
+            (self.kernels[i].0)(bases.as_ptr(), scratch, range.start, range.end, panels.start, panels.end);
         }
     }
 }

@@ -11,19 +11,28 @@
 mod emit;
 mod levels;
 mod memory;
+mod products;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::available_parallelism;
 use std::time::Instant;
 
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::{AbiParam, Signature, types};
-use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::FunctionBuilderContext;
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
-use cranelift_module::{FuncId, Linkage, Module, default_libcall_names};
+use cranelift_module::{FuncId, Linkage, Module, ModuleError, ModuleReloc, default_libcall_names};
 
 pub use memory::CompiledKernels;
+pub use products::{Place, ProductsFn, RowPart, RowSegment, TileProduct, TileProducts};
 
 use crate::error::CodegenError;
 use crate::ir::op::Unary;
@@ -53,26 +62,19 @@ impl Precision {
 pub struct KernelTable {
     /// Columns of a packed panel.
     pub panel: usize,
-    /// Address of the matrix micro-kernel, `extern "C" fn(*const GemmCall)`.
-    pub gemm: usize,
+    /// Address of the routine that computes a tile's products, a [`ProductsFn`].
+    pub products: usize,
     /// Addresses of vector functions `extern "C" fn(x, y, n)`, n a multiple of 64 bytes of elements.
     pub unary: Vec<(Unary, usize)>,
     /// Address of `extern "C" fn(x, y, out, n)`: x to the power of y.
     pub pow: usize,
 }
 
-/// One access of a stage, as a kernel sees it: element 0 of row 0 at step t is at `base + t·step`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct RowBase {
-    /// Address at step 0.
-    pub base: *mut u8,
-    /// Bytes from a step to the next.
-    pub step: isize,
-}
+/// The type of a kernel: for each access the address of row 0 at the step, scratch, first and last row, first and last panel.
+pub type KernelFn = unsafe extern "C" fn(*const *mut u8, *mut u8, usize, usize, usize, usize);
 
-/// The type of a kernel: accesses, scratch, step, first and last row, first and last panel.
-pub type KernelFn = unsafe extern "C" fn(*const RowBase, *mut u8, usize, usize, usize, usize, usize);
+/// Parameters of a [`KernelFn`].
+const PARAMETERS: usize = 6;
 
 /// Facts about a kernel's code.
 #[derive(Clone, Debug, Default)]
@@ -87,7 +89,7 @@ pub struct KernelInfo {
     pub disassembly: Option<String>,
 }
 
-/// Compiles all kernels of a plan. `texts` also keeps CLIF and disassembly of each.
+/// Compiles all kernels of a plan, on as many threads as there are cores. `texts` also keeps CLIF and disassembly of each.
 ///
 /// # Errors
 /// If this machine cannot be compiled for, or memory for code cannot be had.
@@ -99,83 +101,131 @@ pub fn compile(
 ) -> Result<CompiledKernels, CodegenError> {
     let started = Instant::now();
     let isa = isa()?;
-    let fma = has_fma(&*isa);
-    let mut builder = JITBuilder::with_isa(isa, default_libcall_names());
-    let kernels: Vec<&Kernel> = plan
-        .stages()
-        .filter_map(|(s, _)| match &s.work {
-            Work::Kernel(k) => Some(k),
-            _ => None,
-        })
-        .collect();
-    // Each node becomes at most some dozens of instructions for each of a panel's vectors.
-    let nodes: usize = kernels.iter().map(|k| k.nodes.len() + 16).sum();
-    let reserve = (nodes * 16 * 1024).next_multiple_of(1 << 20).max(1 << 20);
-    let provider = ArenaMemoryProvider::new_with_size(reserve).map_err(|e| CodegenError::Memory(e.to_string()))?;
-    builder.memory_provider(Box::new(provider));
-    let mut module = JITModule::new(builder);
-    let mut functions: Vec<(FuncId, KernelInfo)> = Vec::new();
-    let mut context = module.make_context();
-    let mut builder_context = FunctionBuilderContext::new();
     // Kernels that differ only in where their rows are, as those of equal layers do, have one function.
     let mut known: HashMap<String, usize> = HashMap::new();
-    for (i, kernel) in kernels.iter().enumerate() {
-        let same = *known.entry(kernel.shape()).or_insert(i);
-        if same < i {
-            functions.push(functions[same].clone());
-            continue;
+    let mut distinct: Vec<&Kernel> = Vec::new();
+    let mut functions: Vec<usize> = Vec::new();
+    for kernel in kernels(plan) {
+        let function = *known.entry(kernel.shape()).or_insert(distinct.len());
+        if function == distinct.len() {
+            distinct.push(kernel);
         }
-        let compiled = define(&mut module, &mut context, &mut builder_context, i, kernel, precision, table, fma, texts);
-        match compiled {
-            Ok(f) => functions.push(f),
-            Err(e) => {
-                // SAFETY: nothing has been called and no address has been given out.
-                unsafe { module.free_memory() };
-                return Err(e);
-            }
-        }
+        functions.push(function);
     }
-    if let Err(e) = module.finalize_definitions() {
-        // SAFETY: as above.
+    let codes = Job::new(&*isa, precision, table, texts).compile_all(&distinct)?;
+    let bytes: usize = codes.iter().map(|code| code.bytes.len() + code.alignment as usize).sum();
+    let provider = ArenaMemoryProvider::new_with_size(bytes.next_multiple_of(1 << 16).max(1 << 16));
+    let mut builder = JITBuilder::with_isa(isa, default_libcall_names());
+    builder.memory_provider(Box::new(provider.map_err(|e| CodegenError::Memory(e.to_string()))?));
+    let mut module = JITModule::new(builder);
+    let signature = signature(module.target_config().default_call_conv);
+    let failed = |e: ModuleError| CodegenError::Module(e.to_string());
+    let mut define = |(i, code): (usize, &Code)| -> Result<(), CodegenError> {
+        let id =
+            module.declare_function(&format!("retrograd_kernel_{i}"), Linkage::Local, &signature).map_err(failed)?;
+        assert_eq!(id, FuncId::from_u32(i as u32), "functions are numbered as they are declared");
+        module.define_function_bytes(id, code.alignment, &code.bytes, &code.relocs).map_err(failed)
+    };
+    let defined = codes.iter().enumerate().try_for_each(&mut define);
+    if let Err(e) = defined.and_then(|()| module.finalize_definitions().map_err(failed)) {
+        // SAFETY: nothing has been called and no address has been given out.
         unsafe { module.free_memory() };
-        return Err(CodegenError::Module(e.to_string()));
+        return Err(e);
     }
-    Ok(CompiledKernels::new(module, functions, started.elapsed()))
+    let functions = functions.into_iter().map(|i| (FuncId::from_u32(i as u32), codes[i].info.clone())).collect();
+    let products = codes.into_iter().map(|code| code.products).collect();
+    Ok(CompiledKernels::new(module, functions, products, started.elapsed()))
 }
 
-#[expect(clippy::too_many_arguments, reason = "the state of one compile")]
-fn define(
-    module: &mut JITModule,
-    context: &mut Context,
-    builder_context: &mut FunctionBuilderContext,
-    index: usize,
-    kernel: &Kernel,
-    precision: Precision,
-    table: &KernelTable,
+/// Machine code of one kernel, not yet where it will run.
+struct Code {
+    bytes: Vec<u8>,
+    alignment: u64,
+    relocs: Vec<ModuleReloc>,
+    products: Pin<Box<TileProducts>>,
+    info: KernelInfo,
+}
+
+/// What all kernels have in common.
+struct Job<'a> {
+    isa: &'a dyn TargetIsa,
     fma: bool,
+    precision: Precision,
+    table: &'a KernelTable,
     texts: bool,
-) -> Result<(FuncId, KernelInfo), CodegenError> {
-    let fail = |e: &dyn std::fmt::Display| CodegenError::Module(e.to_string());
-    let mut signature: Signature = module.make_signature();
-    signature.params = vec![AbiParam::new(types::I64); 7];
-    let id = module
-        .declare_function(&format!("retrograd_kernel_{index}"), Linkage::Local, &signature)
-        .map_err(|e| fail(&e))?;
-    context.func.signature = signature;
-    let config = module.target_config();
-    let scratch = emit::kernel(&mut context.func, builder_context, config, kernel, precision, table, fma);
-    let clif = texts.then(|| context.func.display().to_string());
-    context.set_disasm(texts);
-    module.define_function(id, context).map_err(|e| CodegenError::Module(format!("{e:?}")))?;
-    let code = context.compiled_code().expect("just compiled");
-    let info = KernelInfo {
-        scratch,
-        code_size: code.code_info().total_size as usize,
-        clif,
-        disassembly: if texts { code.vcode.clone() } else { None },
-    };
-    module.clear_context(context);
-    Ok((id, info))
+}
+
+impl<'a> Job<'a> {
+    fn new(isa: &'a dyn TargetIsa, precision: Precision, table: &'a KernelTable, texts: bool) -> Job<'a> {
+        Job { isa, fma: has_fma(isa), precision, table, texts }
+    }
+
+    /// Compiles kernel `i`, which nothing else needs to know of.
+    fn compile(&self, desk: &mut Desk, i: usize, kernel: &Kernel) -> Result<Code, CodegenError> {
+        let Desk { context, builder } = desk;
+        context.clear();
+        context.set_disasm(self.texts);
+        context.func.signature = signature(self.isa.default_call_conv());
+        let config = self.isa.frontend_config();
+        let (scratch, products) =
+            emit::kernel(&mut context.func, builder, config, kernel, self.precision, self.table, self.fma);
+        let clif = self.texts.then(|| context.func.display().to_string());
+        let failed = |e| CodegenError::Module(format!("{e:?}"));
+        context.compile(self.isa, &mut Default::default()).map_err(|e| failed(e.inner))?;
+        let code = context.compiled_code().expect("just compiled");
+        let id = FuncId::from_u32(i as u32);
+        let relocs = code.buffer.relocs().iter().map(|reloc| ModuleReloc::from_mach_reloc(reloc, &context.func, id));
+        let bytes = code.code_buffer().to_vec();
+        Ok(Code {
+            alignment: u64::from(code.buffer.alignment),
+            relocs: relocs.collect(),
+            products,
+            info: KernelInfo { scratch, code_size: bytes.len(), clif, disassembly: code.vcode.clone() },
+            bytes,
+        })
+    }
+
+    /// Compiles all, the largest first. Which thread compiles which does not show in the code.
+    fn compile_all(&self, kernels: &[&Kernel]) -> Result<Vec<Code>, CodegenError> {
+        static CORES: OnceLock<usize> = OnceLock::new();
+        let cores = *CORES.get_or_init(|| available_parallelism().map_or(1, NonZero::get));
+        let mut order: Vec<usize> = (0..kernels.len()).collect();
+        order.sort_by_key(|&i| Reverse(kernels[i].nodes.len()));
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut desk = Desk { context: Context::new(), builder: FunctionBuilderContext::new() };
+            let taken = std::iter::from_fn(|| order.get(next.fetch_add(1, Ordering::Relaxed)));
+            taken.map(|&i| (i, self.compile(&mut desk, i, kernels[i]))).collect::<Vec<_>>()
+        };
+        let mut codes = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..cores.min(kernels.len())).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            let others = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            others.fold(own, |all, some| all.into_iter().chain(some).collect())
+        });
+        codes.sort_by_key(|(i, _)| *i);
+        codes.into_iter().map(|(_, code)| code).collect()
+    }
+}
+
+/// What a thread compiles with, one kernel after another.
+struct Desk {
+    context: Context,
+    builder: FunctionBuilderContext,
+}
+
+fn signature(convention: CallConv) -> Signature {
+    let mut signature = Signature::new(convention);
+    signature.params = vec![AbiParam::new(types::I64); PARAMETERS];
+    signature
+}
+
+/// The kernels of a plan, in order.
+fn kernels(plan: &Plan) -> impl Iterator<Item = &Kernel> {
+    plan.stages().filter_map(|(stage, _)| match &stage.work {
+        Work::Kernel(kernel) => Some(kernel),
+        _ => None,
+    })
 }
 
 /// Instructions of each kernel of a plan, in order, as code for one particular machine: x86-64 with AVX2 and FMA. They
@@ -202,31 +252,15 @@ pub fn count_instructions(plan: &Plan) -> Result<Vec<usize>, CodegenError> {
         machine.enable(&format!("has_{feature}")).map_err(|e| failed(&e))?;
     }
     let isa = machine.finish(flags()?).map_err(|e| failed(&e))?;
-    let mut builder_context = FunctionBuilderContext::new();
-    let kernels = plan.stages().filter_map(|(s, _)| match &s.work {
-        Work::Kernel(k) => Some(k),
+    // Nothing is called: any address will do.
+    let routines = kernels(plan).flat_map(|kernel| &kernel.nodes).filter_map(|node| match node.op {
+        KernelOp::Unary(u) if node.op.is_routine() => Some((u, 0)),
         _ => None,
     });
-    let count = |kernel: &Kernel| {
-        let mut context = Context::new();
-        context.func.signature = Signature::new(isa.default_call_conv());
-        context.func.signature.params = vec![AbiParam::new(types::I64); 7];
-        let config = isa.frontend_config();
-        // Nothing is called: any address will do.
-        let routine = |op: &KernelOp| match op {
-            KernelOp::Unary(u) if op.is_routine() => Some((*u, 0)),
-            _ => None,
-        };
-        let unary = kernel.nodes.iter().filter_map(|node| routine(&node.op)).collect();
-        let table = KernelTable { panel: COUNTED.panel, gemm: 0, unary, pow: 0 };
-        emit::kernel(&mut context.func, &mut builder_context, config, kernel, Precision::F32, &table, true);
-        context.set_disasm(true);
-        let code =
-            context.compile(&*isa, &mut Default::default()).map_err(|e| CodegenError::Module(format!("{e:?}")))?;
-        let text = code.vcode.as_deref().unwrap_or_default();
-        Ok(text.lines().filter(|line| line.starts_with("  ")).count())
-    };
-    kernels.map(count).collect()
+    let table = KernelTable { panel: COUNTED.panel, products: 0, unary: routines.collect(), pow: 0 };
+    let codes = Job::new(&*isa, Precision::F32, &table, true).compile_all(&kernels(plan).collect::<Vec<_>>())?;
+    let count = |code: Code| code.info.disassembly.unwrap_or_default().lines().filter(|l| l.starts_with("  ")).count();
+    Ok(codes.into_iter().map(count).collect())
 }
 
 /// The machine that [`count_instructions`] counts for.
@@ -253,7 +287,7 @@ fn flags() -> Result<settings::Flags, CodegenError> {
 }
 
 /// Whether `fma` is one instruction; otherwise it would be a call for each lane.
-fn has_fma(isa: &dyn cranelift_codegen::isa::TargetIsa) -> bool {
+fn has_fma(isa: &dyn TargetIsa) -> bool {
     match isa.triple().architecture {
         target_lexicon::Architecture::X86_64 => {
             let on = |name: &str| isa.isa_flags().iter().any(|f| f.name == name && f.as_bool() == Some(true));

@@ -8,7 +8,7 @@
 use retrograd_compiler::ir::Axis;
 use retrograd_compiler::plan::{Access, BufferId, Loop, Rows, Stage, Sweep, Unit};
 
-use super::{Executor, Run, part};
+use super::{Executor, Run, accesses, part};
 use crate::float::Float;
 
 /// The segment that a sweep is in.
@@ -89,12 +89,12 @@ impl<E: Float> Executor<E> {
     fn in_segment(&mut self, unit: &Unit, first: usize, window: Window, begin: Begin) {
         match unit {
             Unit::Stage(stage) => self.timed(first, |this| {
-                this.bind_in(stage, None, first, window);
+                this.bind_in(stage, first, window);
                 this.stage(stage, first, Some(window));
             }),
             Unit::Loop(l) => self.timed(first, |this| {
                 for (i, stage) in l.stages.iter().enumerate() {
-                    this.bind_in(stage, Some(l), first + i, window);
+                    this.bind_in(stage, first + i, window);
                 }
                 let before: super::Aside<E> = &|run, member, members| run.begin(l, begin, member, members);
                 let behind: super::Aside<E> = &|run, member, members| run.leave(l, begin, member, members);
@@ -105,9 +105,11 @@ impl<E: Float> Executor<E> {
     }
 
     /// Binds a stage to the rows of a segment, in the memory that it was bound in.
-    fn bind_in(&mut self, stage: &Stage, l: Option<&Loop>, at: usize, window: Window) {
+    fn bind_in(&mut self, stage: &Stage, at: usize, window: Window) {
         let mut bases = std::mem::take(&mut self.bound[at].bases);
-        self.run_state(Some(window)).bind(stage, l, &mut bases);
+        bases.clear();
+        let run = self.run_state(Some(window));
+        bases.extend(accesses(stage).map(|a| run.base(a)));
         self.bound[at].bases = bases;
     }
 }

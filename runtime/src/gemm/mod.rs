@@ -1,4 +1,4 @@
-//! Matrix products: the micro-kernels that generated code calls, packing, and the weight-gradient
+//! Matrix products: the micro-kernels, with which the tiles of generated code begin, packing, and the weight-gradient
 //! product.
 //!
 //! # Terms
@@ -28,6 +28,7 @@
 //! best one the machine can run, once, at run time.
 
 mod pack;
+mod products;
 mod reduce;
 mod tile;
 mod vector;
@@ -37,7 +38,10 @@ mod tests;
 
 use std::time::Instant;
 
+use retrograd_compiler::codegen::{ProductsFn, TileProducts};
+
 pub use pack::{PackB, pack_b};
+use products::Block;
 pub use reduce::{ReduceProduct, ReduceRows, reduce_product, reduce_rows};
 
 /// A run of the K dimension of A: `A(m, k) = a[m*am + k*ak]` for `k` in `0..self.k`.
@@ -50,7 +54,7 @@ pub struct Segment<E> {
     pub k: usize,
 }
 
-/// One product `C (+)= A·B`, as generated code lays it out in memory.
+/// One product `C (+)= A·B`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct GemmCall<E> {
@@ -115,6 +119,8 @@ pub struct Kernels<E: 'static> {
     pub nr: usize,
     /// The product.
     pub gemm: GemmFn<E>,
+    /// The products of a tile kernel, for generated code.
+    pub products: ProductsFn,
     /// The product with A stored in tiles, for [`reduce_product`].
     tiled: TiledFn<E>,
     /// Sums over rows of products, for [`reduce_rows`].
@@ -177,6 +183,22 @@ macro_rules! candidate {
             unsafe { tile::drive::<$vector, false, $vectors>(&*call, &tile::Aside::nothing()) }
         }
         /// # Safety
+        /// See [`products::compute`].
+        unsafe extern "C" fn products(
+            table: *const TileProducts,
+            bases: *const *mut u8,
+            scratch: *mut u8,
+            first_panel: usize,
+            panels: usize,
+            first_row: usize,
+            rows: usize,
+        ) {
+            const NR: usize = $vectors * <$vector as vector::Vector>::LANES;
+            let block = Block { bases, scratch, first_panel, panels, first_row, rows };
+            // SAFETY: the caller's promise; the micro-kernel is of this instruction set.
+            unsafe { products::compute::<$element>(&*table, &block, NR, gemm) }
+        }
+        /// # Safety
         /// See [`TiledFn`].
         $(#[target_feature(enable = $features)])?
         unsafe extern "C" fn tiled(call: *const GemmCall<$element>, aside: *const tile::Aside<$element>) {
@@ -203,6 +225,7 @@ macro_rules! candidate {
                 name: $name,
                 nr: $vectors * <$vector as vector::Vector>::LANES,
                 gemm,
+                products,
                 tiled,
                 row_products,
                 rounds,
