@@ -18,6 +18,25 @@ fn unaligned_concat() -> Program {
     })
 }
 
+/// The last ten steps joined for a product: one sum of ten products, each of which starts from the one before.
+fn delay_line() -> Program {
+    record("delay_line", |p| {
+        let x = p.sequence("x", 3);
+        let run = p.scan("loop", |s| {
+            let taps: Vec<Expr> = (0..10).map(|i| s.state(&format!("tap{i}"), 3)).collect();
+            let next = s.affine("cell", concat(taps.clone()), 3).tanh() + s.at(x);
+            std::iter::once(next)
+                .chain(taps.clone())
+                .zip(taps)
+                .map(|(value, tap)| s.next(tap, value))
+                .last()
+                .expect("taps")
+        });
+        p.output("oldest", run.all());
+        p.minimize(energy(run.all()));
+    })
+}
+
 fn splits(name: &str, n: usize) -> Program {
     record(&format!("{name}_{n}"), |p| {
         let x = p.sequence("x", 4 * n);
@@ -297,6 +316,7 @@ fn without_inputs() -> Program {
 pub fn programs() -> Vec<Program> {
     let mut all = vec![
         unaligned_concat(),
+        delay_line(),
         grids(),
         sums_of_one_shape(),
         rank_2_dot(),

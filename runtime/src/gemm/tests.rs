@@ -624,3 +624,74 @@ fn sums_in_pieces_from_the_end() {
         pieces_from_the_end::<f64>(ki, n, rows);
     }
 }
+
+/// A table of two products, the second of which starts from the first and has more segments than one call takes, against
+/// one product of all that is joined: the same bits, in rows in memory and in scratch, whatever block it is.
+fn tables<E: Real>() {
+    use retrograd_compiler::codegen::{Place, RowPart, RowSegment, TileProduct, TileProducts};
+    let (rows, parts, k_part, panels) = (7, 11, 3, 4);
+    for kernels in Kernels::<E>::all_supported() {
+        let (k, nr) = (k_part * parts, kernels.nr);
+        let n = panels * nr;
+        let (mut a, b) = (noise::<E>(rows * k, 3), noise::<E>(k * n, 4));
+        let mut joined = vec![E::default(); rows * n];
+        kernels.product(&a, &b, &mut joined, rows, k, n);
+        // The first product has one part of each row, the second the others; each has its own packed panels.
+        let pack = |ks: Range<usize>| -> Vec<E> {
+            (0..panels).flat_map(|p| b[(p * k + ks.start) * nr..(p * k + ks.end) * nr].to_vec()).collect()
+        };
+        let (mut front, mut rest) = (pack(0..k_part), pack(k_part..k));
+        let part = |i: usize| RowSegment { at: RowPart { access: 0, offset: i * k_part, stride: k }, k: k_part };
+        let hints: Vec<RowPart> = (0..40).map(|_| RowPart { access: 3, offset: 0, stride: n }).collect();
+        let in_rows = Place::Rows(RowPart { access: 3, offset: 0, stride: n });
+        for (into, block_rows, block_panels) in
+            [(in_rows, 0..rows, 0..panels), (in_rows, 2..5, 1..3), (Place::Scratch(0), 3..rows, 2..panels)]
+        {
+            let product = |packed, k, segments, start| {
+                let hints = hints.clone();
+                TileProduct { segments, packed, k, start, into, far: false, hints }
+            };
+            let table = TileProducts {
+                products: vec![
+                    product(1, k_part, vec![part(0)], None),
+                    product(2, k - k_part, (1..parts).map(part).collect(), Some(into)),
+                ],
+            };
+            let (mut c, mut scratch) = (vec![E::default(); rows * n], vec![E::default(); rows * n]);
+            let bases = [&mut a, &mut front, &mut rest, &mut c].map(|rows| rows.as_mut_ptr().cast::<u8>());
+            let (m, count) = (block_rows.len(), block_panels.len());
+            // SAFETY: the accesses are the four matrices, with the strides and panels of the table.
+            unsafe {
+                (kernels.products)(
+                    &table,
+                    bases.as_ptr(),
+                    scratch.as_mut_ptr().cast(),
+                    block_panels.start,
+                    count,
+                    block_rows.start,
+                    m,
+                );
+            }
+            for r in 0..rows {
+                for (p, j) in (0..panels).flat_map(|p| (0..nr).map(move |j| (p, j))) {
+                    let inside = block_rows.contains(&r) && block_panels.contains(&p);
+                    let expected = if inside { joined[p * rows * nr + r * nr + j] } else { E::default() };
+                    let got = match into {
+                        Place::Rows(_) => c[r * n + p * nr + j],
+                        Place::Scratch(_) if inside => {
+                            scratch[((p - block_panels.start) * m + r - block_rows.start) * nr + j]
+                        }
+                        Place::Scratch(_) => E::default(),
+                    };
+                    assert_eq!(got.bits(), expected.bits(), "{}: row {r}, panel {p}, column {j}", kernels.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tables_of_products() {
+    tables::<f32>();
+    tables::<f64>();
+}
