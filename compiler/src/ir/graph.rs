@@ -123,6 +123,23 @@ impl Graph {
         }
     }
 
+    /// Adds a node whose type is known: that of an equal node on operands of equal types.
+    pub(crate) fn add_again(&mut self, op: Op, operands: &[Value], ty: &Type) -> Value {
+        debug_assert_eq!(
+            op.infer(&operands.iter().map(|&v| self.ty(v)).collect::<Vec<_>>()).as_ref(),
+            Ok(ty),
+            "`{}` has the type that its rule gives",
+            op.name()
+        );
+        self.push(op, operands, ty.clone())
+    }
+
+    /// Makes room for so many more nodes.
+    pub(crate) fn reserve(&mut self, nodes: usize) {
+        self.nodes.reserve_nodes(nodes);
+        self.nodes.reserve_edges(2 * nodes);
+    }
+
     /// Adds a leaf whose type is given, not inferred.
     pub fn leaf(&mut self, op: Op, ty: Type) -> Value {
         self.push(op, &[], ty)

@@ -68,7 +68,7 @@ impl Body {
         if let Some(i) = self.scan.yields.iter().position(|p| p.value == value) {
             return i;
         }
-        let name = self.unused_among(name, &self.scan.yields);
+        let name = unused_among(name, || self.scan.yields.iter());
         self.scan.yields.push(Port { name, value });
         self.scan.yields.len() - 1
     }
@@ -78,22 +78,14 @@ impl Body {
         if let Some(i) = self.scan.sums.iter().position(|p| p.value == value) {
             return i;
         }
-        let name = self.unused_among(name, &self.scan.sums);
+        let name = unused_among(name, || self.scan.sums.iter());
         self.scan.sums.push(Port { name, value });
         self.scan.sums.len() - 1
     }
 
-    /// The leaves of a body share one space of names.
+    /// The name, with a number behind it if it is taken: the leaves of a body share one space of names.
     fn unused(&self, name: &str) -> String {
-        let ports: Vec<Port> = self.scan.captures.iter().chain(&self.scan.each).cloned().collect();
-        self.unused_among(name, &ports)
-    }
-
-    /// The name, with a number behind it if it is taken.
-    fn unused_among(&self, name: &str, ports: &[Port]) -> String {
-        let taken = |name: &str| ports.iter().any(|p| p.name == name);
-        let numbered = || (1..).map(|i| format!("{name}_{i}")).find(|n| !taken(n)).expect("numbers do not end");
-        if taken(name) { numbered() } else { name.to_string() }
+        unused_among(name, || self.scan.captures.iter().chain(&self.scan.each))
     }
 
     /// The same leaves as another scan, on these operands; returns them by the other body's values.
@@ -149,4 +141,11 @@ impl Body {
         let operands = [self.captures, self.each, self.initial].concat();
         g.scan(Scan { body: self.g.finish(), ..self.scan }, &operands)
     }
+}
+
+/// The name, with a number behind it if a port has it.
+fn unused_among<'a, I: Iterator<Item = &'a Port>>(name: &str, ports: impl Fn() -> I) -> String {
+    let taken = |name: &str| ports().any(|p| p.name == name);
+    let numbered = || (1..).map(|i| format!("{name}_{i}")).find(|n| !taken(n)).expect("numbers do not end");
+    if taken(name) { numbered() } else { name.to_string() }
 }

@@ -43,22 +43,39 @@ impl Numbered {
     /// The node with this op and these operands, added if it is not there yet.
     #[track_caller]
     pub fn add(&mut self, op: Op, operands: &[Value]) -> Value {
+        match self.find_node(&op, operands) {
+            Ok(v) => v,
+            Err(free) => {
+                let v = self.graph.add(op, operands);
+                self.known.insert(free, v);
+                v
+            }
+        }
+    }
+
+    /// As [`add`](Numbered::add), for the op of another graph's node whose operands have the types of these.
+    fn add_again(&mut self, op: &Op, operands: &[Value], ty: &Type) -> Value {
+        match self.find_node(op, operands) {
+            Ok(v) => v,
+            Err(free) => {
+                let v = self.graph.add_again(op.clone(), operands, ty);
+                self.known.insert(free, v);
+                v
+            }
+        }
+    }
+
+    /// The node with this op and these operands; or the number that is free for it.
+    fn find_node(&self, op: &Op, operands: &[Value]) -> Result<Value, u64> {
         let commutes = matches!(op, Op::Binary(Binary::Add | Binary::Mul));
-        let in_order = |x: &[Value]| if commutes && x[1] < x[0] { vec![x[1], x[0]] } else { x.to_vec() };
         let mut hasher = FxHasher::default();
-        hash_op(&op, &mut hasher);
+        hash_op(op, &mut hasher);
         match operands {
             &[x, y] if commutes => (x.min(y), x.max(y)).hash(&mut hasher),
             _ => operands.hash(&mut hasher),
         }
-        let same = |g: &Graph, v: Value| is_same(g.op(v), &op) && in_order(g.operands(v)) == in_order(operands);
-        let key = match self.find(hasher.finish(), same) {
-            Ok(v) => return v,
-            Err(free) => free,
-        };
-        let v = self.graph.add(op, operands);
-        self.known.insert(key, v);
-        v
+        let equal = |own: &[Value]| own == operands || commutes && own[0] == operands[1] && own[1] == operands[0];
+        self.find(hasher.finish(), |g, v| is_same(g.op(v), op) && equal(g.operands(v)))
     }
 
     /// The node of this number; or the number that is free for it.
@@ -183,12 +200,27 @@ fn hash_op(op: &Op, hasher: &mut FxHasher) {
 }
 
 fn is_same(a: &Op, b: &Op) -> bool {
+    // Most ops have no attributes, and those that have some need no list on the heap.
+    let few = |op: &Op| {
+        let (mut few, mut n) = ([0; 8], 0);
+        attributes(op, |number| {
+            if let Some(place) = few.get_mut(n) {
+                *place = number;
+            }
+            n += 1;
+        });
+        (few, n)
+    };
     let all = |op: &Op| {
         let mut all = Vec::new();
         attributes(op, |number| all.push(number));
         all
     };
-    std::ptr::eq(a.row(), b.row()) && all(a) == all(b)
+    if !std::ptr::eq(a.row(), b.row()) {
+        return false;
+    }
+    let (one, other) = (few(a), few(b));
+    one == other && (one.1 <= one.0.len() || all(a) == all(b))
 }
 
 /// A number that tells programs of different structure apart.
@@ -291,6 +323,8 @@ pub fn walk<R: Rewrite>(
     g: &mut Numbered,
 ) -> Vec<Option<Value>> {
     let mut map = seeds;
+    g.graph.reserve(old.len());
+    g.known.reserve(old.len());
     let mut facts = rule.facts(old, roots, scan);
     let needed = old.reachable(roots.iter().copied());
     let mut results: HashMap<Value, Results> = HashMap::new();
@@ -327,7 +361,7 @@ pub fn walk<R: Rewrite>(
             op => {
                 let operands: Vec<Value> = node.operands.iter().map(new).collect();
                 let site = Site { g: &mut *g, old, value: v, map: &map, facts: &mut facts };
-                rule.node(site, op, &operands).unwrap_or_else(|| g.add(op.clone(), &operands))
+                rule.node(site, op, &operands).unwrap_or_else(|| g.add_again(op, &operands, &node.ty))
             }
         };
         assert_eq!(g.ty(put), &node.ty, "a rewrite of `{}` keeps the type", node.op.name());
