@@ -426,6 +426,19 @@ fn overwritten() -> Program {
     })
 }
 
+/// Parameters that take each other's place, and outputs that are what they were before.
+fn exchanged() -> Program {
+    record("exchanged", |p| {
+        let [a, b, c] = ["a", "b", "c"].map(|name| p.parameter(name, 5, Init::Normal(0.5)));
+        p.update(a, b);
+        p.update(b, a);
+        p.update(c, c.exp());
+        p.output("a", a);
+        p.output("part_of_c", c.slice(1..4));
+        p.output("twice_c", c + c);
+    })
+}
+
 /// A parameter that the run replaces.
 fn updated() -> Program {
     let joint = record("updates", |p| {
@@ -474,6 +487,7 @@ pub fn programs() -> Vec<Program> {
         sum_over_time(),
         readout_between(),
         overwritten(),
+        exchanged(),
         updated(),
     ]
 }

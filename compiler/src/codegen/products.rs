@@ -12,7 +12,7 @@ use super::levels::Levels;
 use crate::plan::{At, Kernel, Source, Start, Tile};
 
 /// All products of a kernel, in the order in which they are computed.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct TileProducts {
     /// Each.
     pub products: Vec<TileProduct>,

@@ -152,15 +152,20 @@ impl Builder {
         let mut units = Vec::new();
         self.region(&mut scope, &mut units);
 
+        // What an update will replace behind the run is not what it was any more when outputs are read.
+        let replaced = program.updates.iter().map(|u| scope.homes[&u.target].buffer).collect::<Vec<_>>();
         let mut outputs = Vec::new();
         for (name, v) in
             program.outputs.iter().map(|(n, v)| (n.as_str(), *v)).chain(program.objective.map(|v| ("objective", v)))
         {
-            outputs.push(self.output(&mut scope, &mut units, name, v));
+            outputs.push(self.output(&mut scope, &mut units, name, v, &replaced));
         }
         let mut updates = Vec::new();
         for u in &program.updates {
-            let value = self.output(&mut scope, &mut units, "update", u.value);
+            // What is updated in place, or with itself, is there already.
+            let own = scope.homes[&u.target].buffer;
+            let others = replaced.iter().copied().filter(|&buffer| buffer != own).collect::<Vec<_>>();
+            let value = self.output(&mut scope, &mut units, "update", u.value, &others);
             let ports = |list: &[Port], v: Value| {
                 let home = scope.homes[&v];
                 list.iter().position(|p| p.spans[0].access.buffer == home.buffer)
@@ -191,18 +196,27 @@ impl Builder {
         }
     }
 
-    /// A value that is read when the run is over.
-    fn output(&mut self, scope: &mut Scope, units: &mut Vec<Unit>, name: &str, v: Value) -> Port {
+    /// A value that is read when the run is over, and what is in these buffers has been replaced.
+    fn output(
+        &mut self,
+        scope: &mut Scope,
+        units: &mut Vec<Unit>,
+        name: &str,
+        v: Value,
+        replaced: &[BufferId],
+    ) -> Port {
         let ty = scope.ty(v).clone();
         let view = scope.groups.view(v).clone();
         let dense = view.is_dense(&ty.shape);
         let known = scope.homes.get(&view.base).copied();
         let same_extent = scope.ty(view.base).extent == ty.extent;
-        if let (Some(home), true, true) = (known, dense, same_extent) {
+        if let (Some(home), true, true) = (known, dense, same_extent)
+            && !replaced.contains(&home.buffer)
+        {
             self.keep(home.buffer, Keep::Output);
             return port(name, Home { offset: home.offset + view.offset, ..home }, &ty);
         }
-        // A constant or a view: copied into memory of its own.
+        // A constant, a view or a value of before: copied into memory of its own.
         let home = self.home(name, &ty, Keep::Output);
         let mut stages = Vec::new();
         self.copy_view(scope, v, home, name, &mut stages);

@@ -629,7 +629,7 @@ fn sums_in_pieces_from_the_end() {
 /// one product of all that is joined: the same bits, in rows in memory and in scratch, whatever block it is.
 fn tables<E: Real>() {
     use retrograd_compiler::codegen::{Place, RowPart, RowSegment, TileProduct, TileProducts};
-    let (rows, parts, k_part, panels) = (7, 11, 3, 4);
+    let (rows, parts, k_part, panels) = (7, 11, 3, 9);
     for kernels in Kernels::<E>::all_supported() {
         let (k, nr) = (k_part * parts, kernels.nr);
         let n = panels * nr;
@@ -644,9 +644,13 @@ fn tables<E: Real>() {
         let part = |i: usize| RowSegment { at: RowPart { access: 0, offset: i * k_part, stride: k }, k: k_part };
         let hints: Vec<RowPart> = (0..40).map(|_| RowPart { access: 3, offset: 0, stride: n }).collect();
         let in_rows = Place::Rows(RowPart { access: 3, offset: 0, stride: n });
-        for (into, block_rows, block_panels) in
-            [(in_rows, 0..rows, 0..panels), (in_rows, 2..5, 1..3), (Place::Scratch(0), 3..rows, 2..panels)]
-        {
+        for (into, block_rows, block_panels) in [
+            (in_rows, 0..rows, 0..panels),
+            (in_rows, 2..5, 1..8),
+            (in_rows, 2..5, 0..panels),
+            (Place::Scratch(0), 3..4, 2..panels),
+            (Place::Scratch(0), 0..rows, 2..panels),
+        ] {
             let product = |packed, k, segments, start| {
                 let hints = hints.clone();
                 TileProduct { segments, packed, k, start, into, far: false, hints }

@@ -358,7 +358,8 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
         total += unsafe { (*call.segments.add(s)).k };
     }
     let chunk_steps = if call.m <= TILE_ROWS { total } else { k_chunk::<T::Element>(nr) };
-    let block_rows = if TILED {
+    // One tile of rows is one block and one chunk; a step of a stream has few products of more, and no time for divisions.
+    let block_rows = if TILED || call.m <= TILE_ROWS {
         call.m
     } else {
         let fitting = A_BYTES / (chunk_steps.clamp(1, total.max(1)) * size_of::<T::Element>());
@@ -383,7 +384,11 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
         let mut k = 0;
         loop {
             chunk.steps = chunk_steps.min(total - k);
-            let share = |k: usize| call.hint_count * k / total.max(1);
+            let share = |k: usize| match k {
+                0 => 0,
+                k if k == total => call.hint_count,
+                k => call.hint_count * k / total,
+            };
             chunk.hints = share(k)..share(k + chunk.steps);
             let mut panel = 0;
             while panel < call.panels {
@@ -404,7 +409,7 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
                 } else {
                     (call.b, 0, 0)
                 };
-                let lines = |m: usize| all * (m - block) / (block_end - block);
+                let lines = |m: usize| if all == 0 { 0 } else { all * (m - block) / (block_end - block) };
                 let mut m = block;
                 while m < block_end {
                     let left = block_end - m;
