@@ -34,6 +34,9 @@ use sweep::Window;
 /// Rows of the whole sequence that a member takes at a time, so that what a stage reads stays in cache for it.
 const CHUNK: usize = 240;
 
+/// Elements of what all rows share up to which one member goes through them alone.
+const SMALL: usize = 1024;
+
 /// What each member of the team has for itself.
 struct Own<E> {
     scratch: Arena,
@@ -245,6 +248,9 @@ impl<E: Float> Executor<E> {
     fn stage(&mut self, stage: &Stage, at: usize, window: Option<Window>) {
         let (run, team) = self.parts(window);
         let members = team.size();
+        if is_small(stage) {
+            return run.rows(stage, at, 0, 1);
+        }
         team.run(&|member| run.rows(stage, at, member, members));
     }
 
@@ -314,6 +320,18 @@ impl<E: Float> Executor<E> {
 fn check_element<T: Item, E: Float>(port: &Port) {
     let holds = if port.integer { i32::NAME } else { E::NAME };
     assert_eq!(T::NAME, holds, "elements of `{}`", port.name);
+}
+
+/// Whether a stage is done by the time that a team has met.
+fn is_small(stage: &Stage) -> bool {
+    stage.domain == Domain::Shared
+        && match &stage.work {
+            // A row with sums in it is not divided.
+            Work::Kernel(kernel) => kernel.tile.as_ref().is_none_or(|tile| tile.n <= SMALL),
+            Work::Pack { k, n, .. } => k * n <= SMALL,
+            Work::MatMul { .. } | Work::ReduceProduct { .. } | Work::ReduceRows { .. } => false,
+            _ => true,
+        }
 }
 
 /// What a stage reads, then what it writes, as kernels number it.
