@@ -57,8 +57,8 @@ impl Arena {
         if end == 0 {
             return Arena { regions: Vec::new(), _map: None };
         }
-        // Half a large page or more at the end is worth a whole one.
-        let large = (end + LARGE / 2) / LARGE * LARGE;
+        // Three quarters of a large page or more at the end are worth a whole one.
+        let large = (end + LARGE / 4) / LARGE * LARGE;
         let room = end.max(large) + LARGE;
         let failed = |_| handle_alloc_error(Layout::array::<u8>(room).expect("slots fit the address space"));
         let mut map = MmapMut::map_anon(room).unwrap_or_else(failed);

@@ -32,7 +32,7 @@ use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleError, ModuleReloc, default_libcall_names};
 
 pub use memory::CompiledKernels;
-pub use products::{Place, ProductsFn, RowPart, RowSegment, TileProduct, TileProducts};
+pub use products::{Place, ProductsFn, RowPart, TileProduct, TileProducts};
 
 use crate::error::CodegenError;
 use crate::ir::op::Unary;

@@ -6,6 +6,8 @@
 //! instructions, the same would be half of a cell's code, and of the time to compile it.
 //!
 //! An access is named by its position among those of its stage, distances are in elements, and places in scratch in bytes.
+//! The table is read at every call, between weights and rows that leave little of a first cache: it is small and in two
+//! pieces.
 
 use super::emit::tiles::FAR;
 use super::levels::Levels;
@@ -16,45 +18,41 @@ use crate::plan::{At, Kernel, Source, Start, Tile};
 pub struct TileProducts {
     /// Each.
     pub products: Vec<TileProduct>,
+    /// For one product after another, the parts of A's rows that it multiplies, and behind them the rows to fetch
+    /// meanwhile, at the block's features.
+    pub parts: Vec<RowPart>,
 }
 
 /// One product: rows of A, in segments of K, times packed panels.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct TileProduct {
-    /// What A is put together from.
-    pub segments: Vec<RowSegment>,
+    /// How many parts A's rows have.
+    pub segments: u32,
+    /// How many rows are fetched.
+    pub hints: u32,
     /// The access with the packed panels.
-    pub packed: usize,
+    pub packed: u32,
     /// Length of all segments.
-    pub k: usize,
+    pub k: u32,
     /// What its sums start from instead of zeros.
     pub start: Option<Place>,
     /// Where its sums are left.
     pub into: Place,
     /// Whether the kernel's weights are so large that they come from far away.
     pub far: bool,
-    /// Rows to fetch meanwhile, at the block's features.
-    pub hints: Vec<RowPart>,
-}
-
-/// A run of features of the rows of an access.
-#[derive(Clone, Copy, Debug)]
-pub struct RowSegment {
-    /// Where it begins.
-    pub at: RowPart,
-    /// Its length.
-    pub k: usize,
 }
 
 /// Features of the rows of an access, from one on.
 #[derive(Clone, Copy, Debug)]
 pub struct RowPart {
     /// Which access.
-    pub access: usize,
+    pub access: u32,
     /// First feature.
-    pub offset: usize,
+    pub offset: u32,
     /// From row to row.
-    pub stride: usize,
+    pub stride: u32,
+    /// How many, of a segment.
+    pub len: u32,
 }
 
 /// Where the sums of a block are.
@@ -72,39 +70,40 @@ pub type ProductsFn = unsafe extern "C" fn(*const TileProducts, *const *mut u8, 
 
 /// The table of a tile; element size in bytes.
 pub(super) fn products(kernel: &Kernel, tile: &Tile, levels: &Levels, size: usize) -> TileProducts {
-    let part = |access: usize, offset: usize| {
+    let number = |n: usize| u32::try_from(n).expect("a row has less than 2³² elements");
+    let part = |access: usize, offset: usize, len: usize| {
         let (at, stride) = kernel.strides[access];
-        RowPart { access, offset, stride: if at.at == At::Shared { 0 } else { stride } }
+        let stride = if at.at == At::Shared { 0 } else { stride };
+        RowPart { access: number(access), offset: number(offset), stride: number(stride), len: number(len) }
     };
-    let written = |(write, offset): (usize, usize)| part(kernel.reads + write, offset);
     let bytes: usize = tile.products.iter().map(|product| product.k * tile.n * size).sum();
     let pointwise = rows_of_pointwise_work(kernel, tile);
-    let products = tile.products.iter().enumerate().map(|(i, product)| {
-        let direct = tile.only_store(i, &kernel.nodes).map(written);
+    let mut table = TileProducts::default();
+    for (i, product) in tile.products.iter().enumerate() {
+        let direct = tile.only_store(i, &kernel.nodes).map(|(write, offset)| part(kernel.reads + write, offset, 0));
         // Each product asks for its part of what the pointwise work needs, for what the next one starts from, and for where
         // it leaves its own result.
         let own = pointwise.iter().skip(i).step_by(tile.products.len());
         let next = tile.products.get(i + 1).and_then(|next| next.start_in_memory());
         let next = next.filter(|&(read, _)| kernel.strides[read].0.at != At::Shared);
-        let hints = own.chain(&next).map(|&(access, offset)| part(access, offset)).chain(direct);
-        TileProduct {
-            segments: product
-                .segments
-                .iter()
-                .map(|&(read, offset, k)| RowSegment { at: part(read, offset), k })
-                .collect(),
-            packed: product.read,
-            k: product.k,
+        let before = table.parts.len();
+        table.parts.extend(product.segments.iter().map(|&(read, offset, k)| part(read, offset, k)));
+        let segments = number(table.parts.len() - before);
+        table.parts.extend(own.chain(&next).map(|&(access, offset)| part(access, offset, 0)).chain(direct));
+        table.products.push(TileProduct {
+            segments,
+            hints: number(table.parts.len() - before) - segments,
+            packed: number(product.read),
+            k: number(product.k),
             start: product.start.map(|start| match start {
-                Start::Memory(read, offset) => Place::Rows(part(read, offset)),
+                Start::Memory(read, offset) => Place::Rows(part(read, offset, 0)),
                 Start::Product(before) => Place::Scratch(levels.products[before]),
             }),
             into: direct.map_or(Place::Scratch(levels.products[i]), Place::Rows),
             far: bytes > FAR,
-            hints: hints.collect(),
-        }
-    });
-    TileProducts { products: products.collect() }
+        });
+    }
+    table
 }
 
 /// Rows that the pointwise work behind the products reads or writes: (access, first element).

@@ -2,7 +2,7 @@
 //!
 //! A buffer lives from the first unit that names it to the last; a loop is one unit for all that is named inside it
 //! and outside, and its own temporaries are told apart by stage. Slots are shared only among buffers with the same
-//! number of rows, so a slot's size is (widest row) × rows, whatever T and B are.
+//! number of rows, or one block more for a state's history, so a slot's size is (widest row) × rows, whatever T and B are.
 //!
 //! Within a loop there are no barriers: one member of the team may be at another stage, or step, than its mates. What
 //! keeps them apart is that each has its own rows, so temporaries of one loop share a slot only if row r is at the
@@ -54,7 +54,7 @@ pub fn assign(plan: &mut Plan) {
         let life = lives[b];
         let fits = |shared: &Shared| {
             let free = |&(t, bytes): &(Life, usize)| !life.meets(t) && (bytes == row_bytes || !together(life, t));
-            shared.slot.rows == buffer.rows && shared.tenants.iter().all(free)
+            shared.slot.rows.join(buffer.rows).is_some() && shared.tenants.iter().all(free)
         };
         // Of the slots that are free, the one that wastes or grows least.
         let waste = |&s: &usize| slots[s].slot.row_bytes.abs_diff(row_bytes);
@@ -62,7 +62,8 @@ pub fn assign(plan: &mut Plan) {
         if s == slots.len() {
             slots.push(Shared { slot: Slot { rows: buffer.rows, row_bytes: 0 }, tenants: Vec::new() });
         }
-        slots[s].slot.row_bytes = slots[s].slot.row_bytes.max(row_bytes);
+        let slot = &mut slots[s].slot;
+        *slot = Slot { rows: slot.rows.join(buffer.rows).expect("it fits"), row_bytes: slot.row_bytes.max(row_bytes) };
         slots[s].tenants.push((life, row_bytes));
         plan.buffers[b].slot = s;
     }

@@ -122,6 +122,18 @@ impl Rows {
         }
     }
 
+    /// The kind that has room for both, if they differ by a block of rows at most.
+    pub fn join(self, other: Rows) -> Option<Rows> {
+        match (self, other) {
+            (one, other) if one == other => Some(one),
+            (Rows::Time(a), Rows::History(b)) | (Rows::History(b), Rows::Time(a)) if a == b => Some(Rows::History(a)),
+            (Rows::Segment(a), Rows::SegmentHistory(b)) | (Rows::SegmentHistory(b), Rows::Segment(a)) if a == b => {
+                Some(Rows::SegmentHistory(a))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether it has rows for one segment of a time axis at a time.
     pub fn is_of_segment(self) -> bool {
         matches!(self, Rows::Segment(_) | Rows::SegmentHistory(_))

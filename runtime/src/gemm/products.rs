@@ -31,8 +31,8 @@ impl Block {
     /// The kernel has such an access.
     unsafe fn row<E>(&self, part: &RowPart) -> *mut E {
         // SAFETY: the caller's promise.
-        let base = unsafe { *self.bases.add(part.access) }.cast::<E>();
-        base.wrapping_add(self.first_row * part.stride + part.offset)
+        let base = unsafe { *self.bases.add(part.access as usize) }.cast::<E>();
+        base.wrapping_add(self.first_row * part.stride as usize + part.offset as usize)
     }
 }
 
@@ -44,25 +44,30 @@ impl Block {
 #[inline]
 pub(super) unsafe fn compute<E: Copy>(table: &TileProducts, block: &Block, nr: usize, gemm: GemmFn<E>) {
     let column = block.first_panel * nr;
+    let mut parts = &table.parts[..];
     for product in &table.products {
+        let (segments, hinted);
+        (segments, parts) = parts.split_at(product.segments as usize);
+        (hinted, parts) = parts.split_at(product.hints as usize);
         // SAFETY: for all pointers: the caller's promise, and the plan's that operands have these rows.
         unsafe {
             let place = |place: &Place| match place {
-                Place::Rows(part) => (block.row::<E>(part).wrapping_add(column), part.stride, nr),
+                Place::Rows(part) => (block.row::<E>(part).wrapping_add(column), part.stride as usize, nr),
                 Place::Scratch(offset) => (block.scratch.wrapping_add(*offset).cast(), nr, block.rows * nr),
             };
             let (c, c_row, c_panel) = place(&product.into);
             let (start, start_row, start_panel) = product.start.as_ref().map_or((std::ptr::null_mut(), 0, 0), place);
             let mut hints = [MaybeUninit::<Hint<E>>::uninit(); HINTS];
-            for (hint, part) in hints.iter_mut().zip(&product.hints) {
-                hint.write(Hint { base: block.row::<E>(part).wrapping_add(column), row: part.stride });
+            for (hint, part) in hints.iter_mut().zip(hinted) {
+                hint.write(Hint { base: block.row::<E>(part).wrapping_add(column), row: part.stride as usize });
             }
-            let packed = (*block.bases.add(product.packed)).cast::<E>();
+            let packed = (*block.bases.add(product.packed as usize)).cast::<E>();
+            let k = product.k as usize;
             let mut call = GemmCall {
                 segments: std::ptr::null(),
                 segment_count: 0,
-                b: packed.wrapping_add(column * product.k),
-                b_panel: product.k * nr,
+                b: packed.wrapping_add(column * k),
+                b_panel: k * nr,
                 b_k: nr,
                 c,
                 c_row,
@@ -74,14 +79,15 @@ pub(super) unsafe fn compute<E: Copy>(table: &TileProducts, block: &Block, nr: u
                 start_panel,
                 far: usize::from(product.far),
                 hints: hints.as_ptr().cast(),
-                hint_count: product.hints.len().min(HINTS),
+                hint_count: hinted.len().min(HINTS),
             };
-            for some in product.segments.chunks(SEGMENTS) {
+            for some in segments.chunks(SEGMENTS) {
                 let mut segments = [MaybeUninit::<Segment<E>>::uninit(); SEGMENTS];
                 let mut k = 0;
-                for (segment, from) in segments.iter_mut().zip(some) {
-                    segment.write(Segment { a: block.row::<E>(&from.at), am: from.at.stride, ak: 1, k: from.k });
-                    k += from.k;
+                for (segment, part) in segments.iter_mut().zip(some) {
+                    let len = part.len as usize;
+                    segment.write(Segment { a: block.row::<E>(part), am: part.stride as usize, ak: 1, k: len });
+                    k += len;
                 }
                 (call.segments, call.segment_count) = (segments.as_ptr().cast(), some.len());
                 gemm(&call);

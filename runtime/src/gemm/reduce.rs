@@ -48,6 +48,9 @@ const MIN_BLOCK: usize = 48;
 const UNPACKED_ROWS: usize = 2 * TILE_ROWS;
 /// Chunks from which on C is summed in scratch and copied at the end.
 const STAGED_CHUNKS: usize = 3;
+/// Panels of C that are summed together, at most: enough for packing A anew to cost nothing, and few enough for what is
+/// staged to be small beside C.
+const MOST_PANELS: usize = 32;
 /// Rows by which packing A asks for its rows in advance: the hardware foresees them less well downwards than upwards.
 const PACK_AHEAD: usize = 2;
 /// Rows that [`reduce_rows`] adds at a time: few enough for their pages to stay mapped.
@@ -95,7 +98,7 @@ impl<E: Element> ReduceProduct<E> {
         let chunk = k_chunk::<E>(kernels.nr);
         let block = self.block_rows(kernels);
         let panels = self.n.div_ceil(kernels.nr);
-        let staged = panels - self.first_staged(kernels, &(0..panels));
+        let staged = (panels - self.first_staged(kernels, &(0..panels))).min(MOST_PANELS);
         // The packed A, one packed panel of B, the panels of C that are staged, and room to align.
         block.div_ceil(TILE_ROWS) * tile_len::<E>(chunk) + chunk * kernels.nr + staged * block * kernels.nr + 3 * LINE
     }
@@ -134,7 +137,7 @@ pub unsafe fn reduce_product<E: Element>(
     let mut unit = part.start;
     while unit < part.end {
         let (block, panel) = (unit / panels, unit % panels);
-        let end = panels.min(panel + part.end - unit);
+        let end = panels.min(panel + MOST_PANELS.min(part.end - unit));
         let rows = block * block_rows..job.ki.min((block + 1) * block_rows);
         // SAFETY: the caller's promise; the rows and panels lie inside C.
         unsafe { reduce_block(kernels, job, rows, panel..end, scratch) };

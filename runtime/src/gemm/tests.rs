@@ -628,7 +628,7 @@ fn sums_in_pieces_from_the_end() {
 /// A table of two products, the second of which starts from the first and has more segments than one call takes, against
 /// one product of all that is joined: the same bits, in rows in memory and in scratch, whatever block it is.
 fn tables<E: Real>() {
-    use retrograd_compiler::codegen::{Place, RowPart, RowSegment, TileProduct, TileProducts};
+    use retrograd_compiler::codegen::{Place, RowPart, TileProduct, TileProducts};
     let (rows, parts, k_part, panels) = (7, 11, 3, 9);
     for kernels in Kernels::<E>::all_supported() {
         let (k, nr) = (k_part * parts, kernels.nr);
@@ -641,9 +641,9 @@ fn tables<E: Real>() {
             (0..panels).flat_map(|p| b[(p * k + ks.start) * nr..(p * k + ks.end) * nr].to_vec()).collect()
         };
         let (mut front, mut rest) = (pack(0..k_part), pack(k_part..k));
-        let part = |i: usize| RowSegment { at: RowPart { access: 0, offset: i * k_part, stride: k }, k: k_part };
-        let hints: Vec<RowPart> = (0..40).map(|_| RowPart { access: 3, offset: 0, stride: n }).collect();
-        let in_rows = Place::Rows(RowPart { access: 3, offset: 0, stride: n });
+        let part = |i: usize| RowPart { access: 0, offset: (i * k_part) as u32, stride: k as u32, len: k_part as u32 };
+        let in_c = RowPart { access: 3, offset: 0, stride: n as u32, len: 0 };
+        let in_rows = Place::Rows(in_c);
         for (into, block_rows, block_panels) in [
             (in_rows, 0..rows, 0..panels),
             (in_rows, 2..5, 1..8),
@@ -651,16 +651,18 @@ fn tables<E: Real>() {
             (Place::Scratch(0), 3..4, 2..panels),
             (Place::Scratch(0), 0..rows, 2..panels),
         ] {
-            let product = |packed, k, segments, start| {
-                let hints = hints.clone();
-                TileProduct { segments, packed, k, start, into, far: false, hints }
+            let product = |packed, segments, start| {
+                let k = segments * k_part as u32;
+                TileProduct { segments, hints: 40, packed, k, start, into, far: false }
             };
-            let table = TileProducts {
-                products: vec![
-                    product(1, k_part, vec![part(0)], None),
-                    product(2, k - k_part, (1..parts).map(part).collect(), Some(into)),
-                ],
+            let mut table = TileProducts {
+                products: vec![product(1, 1, None), product(2, parts as u32 - 1, Some(into))],
+                parts: Vec::new(),
             };
+            for of_product in [0..1, 1..parts] {
+                table.parts.extend(of_product.map(part));
+                table.parts.extend([in_c; 40]);
+            }
             let (mut c, mut scratch) = (vec![E::default(); rows * n], vec![E::default(); rows * n]);
             let bases = [&mut a, &mut front, &mut rest, &mut c].map(|rows| rows.as_mut_ptr().cast::<u8>());
             let (m, count) = (block_rows.len(), block_panels.len());

@@ -186,6 +186,18 @@ impl Analysis {
                 }
             }
         }
+        // What nothing goes into, the zeros that a loop back starts from, waits until the way forth has left its memory.
+        for u in 0..n {
+            let behind = |e: &Edge| phases[e.into] >= Phase::Between;
+            if phases[u] == Phase::Before
+                && self.into(u).next().is_none()
+                && self.uses[u].iter().all(|x| x.writes)
+                && self.out_of(u).next().is_some()
+                && self.out_of(u).all(behind)
+            {
+                phases[u] = Phase::Between;
+            }
+        }
         Some(phases)
     }
 
