@@ -143,6 +143,15 @@ struct Place {
     wide: bool,
 }
 
+/// What a position of a loop has in registers.
+struct Done {
+    /// Values of nodes.
+    nodes: Vec<Option<Value>>,
+    /// Elements of accesses at this very position, by access and first feature: what is replaced here as well is read as it
+    /// was before.
+    loads: Vec<((usize, usize), Value)>,
+}
+
 impl Emit<'_, '_> {
     fn load_i64(&mut self, p: Value, offset: i32) -> Value {
         self.b.ins().load(types::I64, flags(), p, offset)
@@ -370,7 +379,7 @@ impl Emit<'_, '_> {
         scalars: &mut Vec<((usize, usize), Value)>,
         mut sums: Option<&mut (Vec<usize>, Vec<Value>)>,
     ) {
-        let mut done: Vec<Option<Value>> = vec![None; self.kernel.nodes.len()];
+        let mut done = Done { nodes: vec![None; self.kernel.nodes.len()], loads: Vec::new() };
         for &i in sinks {
             if self.levels.manner[i] == Manner::Reduce {
                 let node = &self.kernel.nodes[i];
@@ -455,14 +464,8 @@ impl Emit<'_, '_> {
         self.b.ins().store(flags(), value, address, (offset as i64 * self.size) as i32 + place.extra);
     }
 
-    fn value(
-        &mut self,
-        i: usize,
-        place: &Place,
-        done: &mut Vec<Option<Value>>,
-        scalars: &mut Vec<((usize, usize), Value)>,
-    ) -> Value {
-        if let Some(v) = done[i] {
+    fn value(&mut self, i: usize, place: &Place, done: &mut Done, scalars: &mut Vec<((usize, usize), Value)>) -> Value {
+        if let Some(v) = done.nodes[i] {
             return v;
         }
         let node: &KernelNode = &self.kernel.nodes[i];
@@ -475,17 +478,11 @@ impl Emit<'_, '_> {
             }
             _ => self.plain(i, place, done, scalars),
         };
-        done[i] = Some(v);
+        done.nodes[i] = Some(v);
         v
     }
 
-    fn plain(
-        &mut self,
-        i: usize,
-        place: &Place,
-        done: &mut Vec<Option<Value>>,
-        scalars: &mut Vec<((usize, usize), Value)>,
-    ) -> Value {
+    fn plain(&mut self, i: usize, place: &Place, done: &mut Done, scalars: &mut Vec<((usize, usize), Value)>) -> Value {
         let node: &KernelNode = &self.kernel.nodes[i];
         let operands: Vec<Value> = node.reads.iter().map(|r| self.read(i, r, place, done, scalars)).collect();
         self.pointwise(node.op, &operands, place.wide)
@@ -497,7 +494,7 @@ impl Emit<'_, '_> {
         i: usize,
         op: Binary,
         place: &Place,
-        done: &mut Vec<Option<Value>>,
+        done: &mut Done,
         scalars: &mut Vec<((usize, usize), Value)>,
     ) -> Option<Value> {
         let kernel = self.kernel;
@@ -537,7 +534,7 @@ impl Emit<'_, '_> {
         node: usize,
         read: &Read,
         place: &Place,
-        done: &mut Vec<Option<Value>>,
+        done: &mut Done,
         scalars: &mut Vec<((usize, usize), Value)>,
     ) -> Value {
         let size = self.size;
@@ -570,9 +567,20 @@ impl Emit<'_, '_> {
                     return v;
                 }
                 let (at, splat) = self.viewed(read, &self.kernel.nodes[node].dims, place);
+                let key = (a, read.offset);
+                let is_here = at == place.flat && !splat;
+                if let Some((_, v)) = done.loads.iter().find(|(k, _)| *k == key)
+                    && is_here
+                {
+                    return *v;
+                }
                 let address = self.b.ins().iadd(row, at);
                 let extra = if splat { 0 } else { place.extra };
-                self.load(address, bytes(read.offset) + extra, splat, place.wide)
+                let v = self.load(address, bytes(read.offset) + extra, splat, place.wide);
+                if is_here {
+                    done.loads.push((key, v));
+                }
+                v
             }
         }
     }
