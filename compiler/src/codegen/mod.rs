@@ -20,7 +20,7 @@ use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::available_parallelism;
+use std::thread::{Builder, available_parallelism};
 use std::time::Instant;
 
 use cranelift_codegen::Context;
@@ -76,6 +76,9 @@ pub type KernelFn = unsafe extern "C" fn(*const *mut u8, *mut u8, usize, usize, 
 /// Parameters of a [`KernelFn`].
 const PARAMETERS: usize = 6;
 
+/// Kernels that are worth a thread to compile them.
+const FEW: usize = 3;
+
 /// Facts about a kernel's code.
 #[derive(Clone, Debug, Default)]
 pub struct KernelInfo {
@@ -89,7 +92,7 @@ pub struct KernelInfo {
     pub disassembly: Option<String>,
 }
 
-/// Compiles all kernels of a plan, on as many threads as there are cores. `texts` also keeps CLIF and disassembly of each.
+/// Compiles all kernels of a plan, on up to as many threads as there are cores. `texts` also keeps CLIF and disassembly of each.
 ///
 /// # Errors
 /// If this machine cannot be compiled for, or memory for code cannot be had.
@@ -185,7 +188,7 @@ impl<'a> Job<'a> {
         })
     }
 
-    /// Compiles all, the largest first. Which thread compiles which does not show in the code.
+    /// Compiles all, the largest first, a thread for every few. Which compiles which does not show in the code.
     fn compile_all(&self, kernels: &[&Kernel]) -> Result<Vec<Code>, CodegenError> {
         static CORES: OnceLock<usize> = OnceLock::new();
         let cores = *CORES.get_or_init(|| available_parallelism().map_or(1, NonZero::get));
@@ -198,7 +201,10 @@ impl<'a> Job<'a> {
             taken.map(|&i| (i, self.compile(&mut desk, i, kernels[i]))).collect::<Vec<_>>()
         };
         let mut codes = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..cores.min(kernels.len())).map(|_| scope.spawn(work)).collect();
+            let threads = cores.min(kernels.len().div_ceil(FEW));
+            // Threads that cannot be had are done without.
+            let others = (1..threads).filter_map(|_| Builder::new().spawn_scoped(scope, work).ok());
+            let others: Vec<_> = others.collect();
             let own = work();
             let others = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
             others.fold(own, |all, some| all.into_iter().chain(some).collect())
