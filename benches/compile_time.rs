@@ -1,7 +1,7 @@
 //! From recording to ready to train, for each library cell at 512 units: median and least of several compiles.
 //!
-//! `cargo bench --bench compile_time -- [--units N] [--layers N] [--repeat N] [CELL ..]`. Nothing depends on how long sequences are or how
-//! large batches: neither is known when compiling.
+//! `cargo bench --bench compile_time -- [--units N] [--layers N] [--repeat N] [CELL ..]`. Nothing depends on how long
+//! sequences are or how large batches: neither is known when compiling.
 
 use std::time::Instant;
 
@@ -23,6 +23,7 @@ struct Options {
     #[arg(long, default_value_t = 7)]
     repeat: usize,
     /// Cells, if not all.
+    #[arg(value_parser = CELLS.map(|(name, _)| name))]
     cells: Vec<String>,
     /// What cargo passes to every bench.
     #[arg(long, hide = true)]
@@ -31,21 +32,22 @@ struct Options {
 
 type Cell = for<'r> fn(&Step<'r>, Expr<'r>, usize) -> Expr<'r>;
 
+/// The library's cells of one recipe.
+const CELLS: [(&str, Cell); 8] = [
+    ("rnn", cells::rnn),
+    ("rnn_split", cells::rnn_split),
+    ("lstm", cells::lstm),
+    ("gru", cells::gru),
+    ("peephole_lstm", cells::peephole_lstm),
+    ("layer_norm_lstm", cells::layer_norm_lstm),
+    ("mgu", cells::mgu),
+    ("min_gru", cells::min_gru),
+];
+
 fn main() {
     let options = Options::parse();
-    let cells: [(&str, Cell); 8] = [
-        ("rnn", cells::rnn),
-        ("rnn_split", cells::rnn_split),
-        ("lstm", cells::lstm),
-        ("gru", cells::gru),
-        ("peephole_lstm", cells::peephole_lstm),
-        ("layer_norm_lstm", cells::layer_norm_lstm),
-        ("mgu", cells::mgu),
-        ("min_gru", cells::min_gru),
-    ];
-    for (name, cell) in
-        cells.into_iter().filter(|(name, _)| options.cells.is_empty() || options.cells.iter().any(|c| c == name))
-    {
+    let wanted = |name: &str| options.cells.is_empty() || options.cells.iter().any(|cell| cell == name);
+    for (name, cell) in CELLS.into_iter().filter(|(name, _)| wanted(name)) {
         let mut times = Vec::new();
         let mut stages = String::new();
         for _ in 0..options.repeat.max(1) {

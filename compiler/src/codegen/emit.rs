@@ -13,7 +13,7 @@
 
 mod arithmetic;
 mod rows;
-pub(super) mod tiles;
+mod tiles;
 
 use std::pin::Pin;
 

@@ -9,9 +9,12 @@
 //! The table is read at every call, between weights and rows that leave little of a first cache: it is small and in two
 //! pieces.
 
-use super::emit::tiles::FAR;
 use super::levels::Levels;
 use crate::plan::{At, Kernel, Source, Start, Tile};
+
+/// Bytes of weights above which they are fetched ahead: those of a step then come from a cache that is shared, or from
+/// memory, in each step.
+const FAR: usize = 4 << 20;
 
 /// All products of a kernel, in the order in which they are computed.
 #[derive(Debug, Default)]

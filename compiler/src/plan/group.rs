@@ -566,7 +566,7 @@ impl Grouping<'_> {
                 wide == n && self.fits_tile(target, m, n) && self.read_flat(m)
             }
             // What is flat is gone through in pieces, by all threads: one number a row would make it one piece, and what is
-            // large and shared must not join a sum, which is one already.
+            // shared must not join a sum, which is one already.
             (Kind::Row { n: wide }, Class::Pointwise) if n == 1 && wide > 1 => along.len() == 1 && self.reduces(target),
             (Kind::Row { n: wide }, Class::Pointwise) => {
                 let shared = self.groups[target].extent == Extent::Shared;

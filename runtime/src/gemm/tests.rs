@@ -462,6 +462,8 @@ fn weight_gradients() {
         (2, 130, 1100),
         (45, 70, 1000),
         (700, 20, 800),
+        // More panels than are staged together, the last of them ragged.
+        (7, 1101, 800),
     ] {
         for accumulate in [false, true] {
             reduce_shape::<f32>(ki, n, rows, accumulate);

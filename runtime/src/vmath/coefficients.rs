@@ -2,12 +2,9 @@
 //!
 //! Coefficients run from the constant term upwards.
 
-#![allow(
-    clippy::excessive_precision,
-    clippy::unreadable_literal,
-    clippy::approx_constant,
-    reason = "derived numbers, as the script prints them"
-)]
+#![allow(clippy::excessive_precision, reason = "derived numbers, as the script prints them")]
+#![allow(clippy::unreadable_literal, reason = "as above")]
+#![allow(clippy::approx_constant, reason = "one that is close to a constant is not it")]
 
 /// q with e^r = 1 + r + r^2 q(r) on |r| <= ln(2)/2, relative to e^r - 1.
 /// Weighted error 2^-25.8.

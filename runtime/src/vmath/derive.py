@@ -227,8 +227,9 @@ OUT.append(f"pub const TWO_OVER_PI: [u64; 5] = [{', '.join(f'0x{v:016x}' for v i
 head = (
     "//! Written by `derive.py`, which says what each polynomial is: edit that, not this.\n//!\n"
     "//! Coefficients run from the constant term upwards.\n\n"
-    "#![allow(\n    clippy::excessive_precision,\n    clippy::unreadable_literal,\n    clippy::approx_constant,\n"
-    '    reason = "derived numbers, as the script prints them"\n)]\n\n'
+    '#![allow(clippy::excessive_precision, reason = "derived numbers, as the script prints them")]\n'
+    '#![allow(clippy::unreadable_literal, reason = "as above")]\n'
+    '#![allow(clippy::approx_constant, reason = "one that is close to a constant is not it")]\n\n'
 )
 path = Path(__file__).with_name("coefficients.rs")
 path.write_text(head + "\n".join(OUT))

@@ -8,9 +8,6 @@ use crate::plan::Tile;
 
 /// Rows of a tile: a multiple of the micro-kernel's.
 pub(super) const TILE_ROWS: usize = 24;
-/// Bytes of weights above which they are fetched ahead: those of a step then come from a cache that is shared, or from
-/// memory, in each step.
-pub(in crate::codegen) const FAR: usize = 4 << 20;
 /// Panels times rows of a tile: what keeps a tile of a few values in the first cache.
 pub(super) const TILE_AREA: usize = 48;
 
