@@ -104,22 +104,29 @@ fn fill<E: Real>(len: usize) -> Vec<E> {
     (0..len).map(|i| E::of(((i * 7919) % 1000) as f64 / 1000.0 - 0.5)).collect()
 }
 
+/// Bytes of a cache line, and so more than enough elements to spare for [`aligned`].
+const LINE: usize = 64;
+
+/// What begins on a cache line, as all buffers of a plan do: a row of a panel in two lines is fetched only half in advance.
+fn aligned<E>(all: &[E]) -> &[E] {
+    &all[all.as_ptr().align_offset(LINE)..]
+}
+
 fn product<E: Real>(kernels: &Kernels<E>, m: usize, k: usize, n: usize, transposed: bool) -> f64 {
     let panels = n.div_ceil(kernels.nr);
-    // Padding keeps 64-byte alignment of B and C within reach.
     let a: Vec<E> = fill(m * k);
-    let b: Vec<E> = fill(panels * k * kernels.nr + 64);
-    let mut c: Vec<E> = fill(m * panels * kernels.nr + 64);
+    let b: Vec<E> = fill(panels * k * kernels.nr + LINE);
+    let mut c: Vec<E> = fill(m * panels * kernels.nr + LINE);
     let (am, ak) = if transposed { (1, m) } else { (k, 1) };
     let segment = Segment { a: a.as_ptr(), am, ak, k };
     let call = GemmCall {
         segments: &segment,
         segment_count: 1,
-        b: b[b.as_ptr().align_offset(64)..].as_ptr(),
+        b: aligned(&b).as_ptr(),
         b_panel: k * kernels.nr,
         b_k: kernels.nr,
         c: {
-            let skip = c.as_ptr().align_offset(64);
+            let skip = c.as_ptr().align_offset(LINE);
             c[skip..].as_mut_ptr()
         },
         c_row: panels * kernels.nr,
@@ -140,7 +147,8 @@ fn product<E: Real>(kernels: &Kernels<E>, m: usize, k: usize, n: usize, transpos
 fn gradient<E: Real>(kernels: &Kernels<E>, ki: usize, n: usize, rows: usize) -> f64 {
     // As a plan lays rows out: never a multiple of 1024 bytes apart.
     let (lda, ldb) = (ki + 16, n + 16);
-    let (a, b): (Vec<E>, Vec<E>) = (fill(rows * lda), fill(rows * ldb));
+    let (a, b): (Vec<E>, Vec<E>) = (fill(rows * lda + LINE), fill(rows * ldb + LINE));
+    let (a, b) = (aligned(&a), aligned(&b));
     let mut c: Vec<E> = fill(ki * n);
     let job = ReduceProduct {
         a: a.as_ptr(),
