@@ -7,9 +7,9 @@ use super::{Emit, Place};
 use crate::plan::Tile;
 
 /// Rows of a tile: a multiple of the micro-kernel's.
-pub(super) const TILE_ROWS: usize = 24;
+pub(super) const TILE_ROWS: usize = 48;
 /// Panels times rows of a tile: what keeps a tile of a few values in the first cache.
-pub(super) const TILE_AREA: usize = 48;
+pub(super) const TILE_AREA: usize = 96;
 
 impl Emit<'_, '_> {
     pub(super) fn tile(&mut self, tile: &Tile, row0: Value, row1: Value, panel0: Value, panel1: Value) {
