@@ -105,7 +105,7 @@ pub fn compile(
     let started = Instant::now();
     let isa = isa()?;
     // Kernels that differ only in where their rows are, as those of equal layers do, have one function.
-    let mut known: HashMap<String, usize> = HashMap::new();
+    let mut known: HashMap<Kernel, usize> = HashMap::new();
     let mut distinct: Vec<&Kernel> = Vec::new();
     let mut functions: Vec<usize> = Vec::new();
     for kernel in kernels(plan) {

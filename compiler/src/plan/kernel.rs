@@ -1,10 +1,12 @@
 //! What a kernel computes, as code generation needs it: a short list of nodes over one row's features.
 
+use std::hash::{Hash, Hasher};
+
 use super::{Access, At, Buffer, BufferId};
 use crate::ir::op::{Binary, Unary};
 
-/// Where a node reads a value.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Where a node reads a value. Numbers are the same if their bits are: 0 and −0 are two.
+#[derive(Clone, Copy, Debug)]
 pub enum Source {
     /// Another node of the kernel.
     Node(usize),
@@ -16,8 +18,34 @@ pub enum Source {
     Constant(f64),
 }
 
+impl Source {
+    /// What says which it is.
+    fn key(self) -> (u8, u64) {
+        match self {
+            Source::Node(i) => (0, i as u64),
+            Source::Memory(i) => (1, i as u64),
+            Source::Product(i) => (2, i as u64),
+            Source::Constant(x) => (3, x.to_bits()),
+        }
+    }
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Source {}
+
+impl Hash for Source {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
 /// A value seen through a view: feature (i₀, i₁, ..) of the node's loop is at `offset + Σ iₖ·strides[k]`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Read {
     /// The value.
     pub source: Source,
@@ -47,7 +75,7 @@ impl Read {
 }
 
 /// What a node computes.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KernelOp {
     /// The value itself: a copy through a view.
     Copy,
@@ -90,7 +118,7 @@ impl KernelOp {
 }
 
 /// One value of a kernel.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KernelNode {
     /// What it computes.
     pub op: KernelOp,
@@ -107,7 +135,7 @@ pub struct KernelNode {
 }
 
 /// One product of a tile: rows times packed panels.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Product {
     /// Inner dimension, in pieces: (read, first element, length).
     pub segments: Vec<(usize, usize, usize)>,
@@ -122,7 +150,7 @@ pub struct Product {
 }
 
 /// What the sums of a product start from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Start {
     /// A row in memory: (read, first element).
     Memory(usize, usize),
@@ -141,7 +169,7 @@ impl Product {
 }
 
 /// The flat form of a kernel.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tile {
     /// Features.
     pub n: usize,
@@ -163,10 +191,10 @@ impl Kernel {
         names.join(" ")
     }
 
-    /// All that its code depends on, as text: kernels of one shape can share their code. It does not depend on which
+    /// All that its code depends on: kernels of one shape can share their code. It does not depend on which
     /// buffers they work on, nor on which step or block of rows, but on whether it moves with the steps. Nor does it
     /// depend on how many features a tile without products has: the caller says which panels.
-    pub fn shape(&self) -> String {
+    pub fn shape(&self) -> Kernel {
         let mut shape = self.clone();
         for product in shape.tile.iter_mut().flat_map(|tile| &mut tile.products) {
             product.packed = BufferId(0);
@@ -190,7 +218,7 @@ impl Kernel {
             }
             tile.n = ANY;
         }
-        format!("{shape:?}")
+        shape
     }
 }
 
@@ -276,7 +304,7 @@ impl Tile {
 }
 
 /// A kernel. With a tile all nodes are pointwise over its n features; without, rows are taken one at a time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Kernel {
     /// The flat form.
     pub tile: Option<Tile>,
