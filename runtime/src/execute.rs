@@ -613,7 +613,7 @@ impl<E: Float> Run<'_, E> {
                             start: std::ptr::null(),
                             start_row: 0,
                             start_panel: 0,
-                            far: 0,
+                            next: std::ptr::null(),
                             hints: std::ptr::null(),
                             hint_count: 0,
                         };

@@ -14,7 +14,7 @@ use crate::plan::{At, Kernel, Source, Start, Tile};
 
 /// Bytes of weights above which they are fetched ahead: those of a step then come from a cache that is shared, or from
 /// memory, in each step.
-const FAR: usize = 4 << 20;
+const FAR: usize = 2 << 20;
 
 /// All products of a kernel, in the order in which they are computed.
 #[derive(Debug, Default)]

@@ -78,8 +78,9 @@ pub struct GemmCall<E> {
     pub start: *const E,
     pub start_row: usize,
     pub start_panel: usize,
-    /// Whether B is so large that it comes from far away: then each panel is asked for while the one before it is used.
-    pub far: usize,
+    /// Where B is so large that it comes from far away: what the next call's B begins with. Then each panel is asked for
+    /// while the one before it is used. Else null.
+    pub next: *const E,
     /// Memory laid out like C that will be wanted when this product is done.
     pub hints: *const Hint<E>,
     pub hint_count: usize,
@@ -323,7 +324,7 @@ impl<E: Element> Kernels<E> {
             start: std::ptr::null(),
             start_row: 0,
             start_panel: 0,
-            far: 0,
+            next: std::ptr::null(),
             hints: std::ptr::null(),
             hint_count: 0,
         };

@@ -5,7 +5,7 @@
 
 use std::mem::MaybeUninit;
 
-use retrograd_compiler::codegen::{Place, RowPart, TileProducts};
+use retrograd_compiler::codegen::{Place, RowPart, TileProduct, TileProducts};
 
 use super::{GemmCall, GemmFn, Hint, Segment};
 
@@ -45,7 +45,7 @@ impl Block {
 pub(super) unsafe fn compute<E: Copy>(table: &TileProducts, block: &Block, nr: usize, gemm: GemmFn<E>) {
     let column = block.first_panel * nr;
     let mut parts = &table.parts[..];
-    for product in &table.products {
+    for (i, product) in table.products.iter().enumerate() {
         let (segments, hinted);
         (segments, parts) = parts.split_at(product.segments as usize);
         (hinted, parts) = parts.split_at(product.hints as usize);
@@ -61,12 +61,20 @@ pub(super) unsafe fn compute<E: Copy>(table: &TileProducts, block: &Block, nr: u
             for (hint, part) in hints.iter_mut().zip(hinted) {
                 hint.write(Hint { base: block.row::<E>(part).wrapping_add(column), row: part.stride as usize });
             }
-            let packed = (*block.bases.add(product.packed as usize)).cast::<E>();
+            let packed = |product: &TileProduct, panel: usize| {
+                let first = (*block.bases.add(product.packed as usize)).cast::<E>();
+                first.wrapping_add(panel * nr * product.k as usize).cast_const()
+            };
             let k = product.k as usize;
+            // Behind the last product the first one begins, at the next block.
+            let next = match table.products.get(i + 1) {
+                Some(next) => packed(next, block.first_panel),
+                None => packed(&table.products[0], block.first_panel + block.panels),
+            };
             let mut call = GemmCall {
                 segments: std::ptr::null(),
                 segment_count: 0,
-                b: packed.wrapping_add(column * k),
+                b: packed(product, block.first_panel),
                 b_panel: k * nr,
                 b_k: nr,
                 c,
@@ -77,7 +85,7 @@ pub(super) unsafe fn compute<E: Copy>(table: &TileProducts, block: &Block, nr: u
                 start,
                 start_row,
                 start_panel,
-                far: usize::from(product.far),
+                next: if product.far { next } else { std::ptr::null() },
                 hints: hints.as_ptr().cast(),
                 hint_count: hinted.len().min(HINTS),
             };

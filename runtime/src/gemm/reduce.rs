@@ -220,7 +220,7 @@ unsafe fn reduce_block<E: Element>(
                 start: if job.accumulate || start > 0 { c } else { std::ptr::null() },
                 start_row: c_row,
                 start_panel: c_panel,
-                far: 0,
+                next: std::ptr::null(),
                 hints: std::ptr::null(),
                 hint_count: 0,
             };
@@ -430,7 +430,7 @@ pub unsafe fn reduce_rows<E: Element>(kernels: &Kernels<E>, job: &ReduceRows<E>,
             start: if job.accumulate || start > 0 { c } else { std::ptr::null() },
             start_row: 0,
             start_panel: kernels.nr,
-            far: 0,
+            next: std::ptr::null(),
             hints: std::ptr::null(),
             hint_count: 0,
         };

@@ -135,7 +135,7 @@ impl<E: Real> Product<E> {
             },
             start_row: if start.is_some() { kernels.nr } else { width },
             start_panel: if start.is_some() { rows.len() * kernels.nr } else { kernels.nr },
-            far: self.m % 2,
+            next: if self.m % 2 == 0 { std::ptr::null() } else { self.b.as_ptr() },
             hints: hints.as_ptr(),
             hint_count: hints.len(),
         };
@@ -327,7 +327,7 @@ fn segments_are_invisible() {
                 start: std::ptr::null(),
                 start_row: 0,
                 start_panel: 0,
-                far: 0,
+                next: std::ptr::null(),
                 hints: std::ptr::null(),
                 hint_count: 0,
             };

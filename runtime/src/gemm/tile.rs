@@ -436,7 +436,7 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
             // Lines that are fetched meanwhile for each row, so that each tile has its share.
             let row_lines = if TILED {
                 chunk.steps.div_ceil(block_end - block)
-            } else if call.far != 0 && !few {
+            } else if !call.next.is_null() && !few {
                 (chunk.steps * nr / line).div_ceil(block_end - block)
             } else {
                 0
@@ -448,17 +448,17 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
             let mut panel = 0;
             while panel < call.panels {
                 // What the caller has named; or, of weights that are far away, the chunk that comes next: the next
-                // panel's, the first panel's further on along k, or that of the panel behind the call's last one, with
-                // which the next call begins.
+                // panel's, the first panel's further on along k, or that with which the next call begins.
                 let (hint, hint_k) = if TILED {
                     (aside.hint, aside.hint_k)
                 } else if row_lines > 0 {
-                    let (next_panel, next_k) = match panel + 1 {
-                        next if next < call.panels => (next, k),
-                        _ if k + chunk.steps < total => (0, k + chunk.steps),
-                        behind => (behind, 0),
+                    let b = |panel: usize, k: usize| call.b.wrapping_add(panel * call.b_panel + k * call.b_k);
+                    let next = match panel + 1 {
+                        behind if behind < call.panels => b(behind, k),
+                        _ if k + chunk.steps < total => b(0, k + chunk.steps),
+                        _ => call.next,
                     };
-                    (call.b.wrapping_add(next_panel * call.b_panel + next_k * call.b_k), line)
+                    (next, line)
                 } else {
                     (call.b, 0)
                 };
