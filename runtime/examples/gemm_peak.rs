@@ -136,7 +136,7 @@ fn product<E: Real>(kernels: &Kernels<E>, m: usize, k: usize, n: usize, transpos
         start: std::ptr::null(),
         start_row: 0,
         start_panel: 0,
-        far: 0,
+        next: std::ptr::null(),
         hints: std::ptr::null(),
         hint_count: 0,
     };
