@@ -135,7 +135,7 @@ impl<E: Real> Product<E> {
             },
             start_row: if start.is_some() { kernels.nr } else { width },
             start_panel: if start.is_some() { rows.len() * kernels.nr } else { kernels.nr },
-            next: if self.m % 2 == 0 { std::ptr::null() } else { self.b.as_ptr() },
+            next: if self.m.is_multiple_of(2) { std::ptr::null() } else { self.b.as_ptr() },
             hints: hints.as_ptr(),
             hint_count: hints.len(),
         };
