@@ -232,8 +232,8 @@ fn equal_layers_have_kernels_of_one_shape() {
             Work::Kernel(kernel) => Some(kernel.shape()),
             _ => None,
         });
-        let shapes: Vec<String> = shapes.collect();
-        let distinct: std::collections::HashSet<&String> = shapes.iter().collect();
+        let shapes: Vec<_> = shapes.collect();
+        let distinct: std::collections::HashSet<_> = shapes.iter().collect();
         assert_eq!((shapes.len(), distinct.len()), (4, 2), "{direction}\n{plan}");
     }
 }
