@@ -13,7 +13,7 @@ use super::levels::Levels;
 use crate::plan::{At, Kernel, Source, Start, Tile};
 
 /// Bytes of weights above which they are fetched ahead: those of a step then come from a cache that is shared, or from
-/// memory, in each step.
+/// memory, in each step. 4 MiB gain 2 % of a loop by it, 1 MiB lose as much as they gain: the hardware fetches those.
 const FAR: usize = 2 << 20;
 
 /// All products of a kernel, in the order in which they are computed.

@@ -315,3 +315,16 @@ pub struct Kernel {
     /// For each access of the stage, reads then writes: elements from row to row.
     pub strides: Vec<(Access, usize)>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Source;
+
+    /// Kernels that share code because 0 and −0 are equal would give one for the other.
+    #[test]
+    fn constants_are_their_bits() {
+        assert_ne!(Source::Constant(0.0), Source::Constant(-0.0));
+        assert_eq!(Source::Constant(f64::NAN), Source::Constant(f64::NAN));
+        assert_ne!(Source::Memory(1), Source::Product(1));
+    }
+}

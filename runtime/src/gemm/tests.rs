@@ -655,7 +655,8 @@ fn tables<E: Real>() {
         ] {
             let product = |packed, segments, start| {
                 let k = segments * k_part as u32;
-                TileProduct { segments, hints: 40, packed, k, start, into, far: false }
+                // Fetching ahead, or not, changes nothing.
+                TileProduct { segments, hints: 40, packed, k, start, into, far: block_rows.len() == rows }
             };
             let mut table = TileProducts {
                 products: vec![product(1, 1, None), product(2, parts as u32 - 1, Some(into))],

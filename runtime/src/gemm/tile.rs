@@ -21,8 +21,8 @@
 //!
 //! A strip exists for what is between its tiles. 64 steps of k take 384 cycles, and what leads from one tile to the next is
 //! not hidden behind them: 40 cycles when each tile worked out its addresses from its row and panel, 15 as additions to
-//! a few addresses (96 × 64 times 64 × 16: 90 to 94 % of the peak; 32 × 256 times 256 × 1024 from the second cache: 91.8 to
-//! 93.6 %). It shows more where another thread shares the core, which then decodes half as many instructions.
+//! a few addresses (96 × 64 times 64 × 16: 90 to 94 % of the peak; 32 × 256 times 256 × 1024, B from the third cache: 91.8
+//! to 93.6 %). It shows more where another thread shares the core, which then decodes half as many instructions.
 
 #![expect(clippy::needless_range_loop, reason = "rows, panels and vectors index several arrays and addresses at once")]
 
