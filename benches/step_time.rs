@@ -16,7 +16,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use retrograd::prelude::*;
 use retrograd::runtime::feed::Feed;
 use retrograd::runtime::gemm::Kernels;
-use retrograd::runtime::session::Session;
+use retrograd::runtime::session::{Session, Sharing};
 use retrograd::{cells, compiler::ir::Sizes, compiler::plan::Machine};
 
 #[derive(Clone, Parser)]
@@ -27,6 +27,9 @@ struct Options {
     /// Threads of the team.
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// How they share the work.
+    #[arg(long, value_enum, default_value_t = Share::Auto)]
+    share: Share,
     /// Time for each size.
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
@@ -51,6 +54,14 @@ enum Mode {
     Infer,
     /// One step at a time.
     Stream,
+}
+
+/// See [`Sharing`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Share {
+    Auto,
+    Rows,
+    Features,
 }
 
 struct Size {
@@ -199,6 +210,11 @@ fn whole_sequences(options: &Options, size: &Size, bytes_per_second: f64) -> Fou
     let program = size.program(options.mode);
     let mut session = Session::<f32>::new(&program, options.threads).expect("it compiles here");
     let compile = started.elapsed();
+    session.share(match options.share {
+        Share::Auto => Sharing::Auto,
+        Share::Rows => Sharing::Rows,
+        Share::Features => Sharing::Features,
+    });
     if options.plan {
         println!("{}", session.compiled().plan);
     }

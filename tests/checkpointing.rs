@@ -13,13 +13,13 @@ use retrograd::compiler::ir::{Axis, Sizes};
 use retrograd::compiler::plan::{Plan, Unit};
 use retrograd::prelude::*;
 use retrograd::runtime::error::RunError;
-use retrograd::runtime::session::Session;
+use retrograd::runtime::session::{Session, Sharing};
 
 /// Segments of k steps at T < k, T = k, T = k + 1 and more, a last one that is shorter, and T = B = 1.
 const SIZES: [(usize, usize); 6] = [(1, 1), (2, 3), (3, 26), (4, 2), (5, 7), (9, 2)];
 
-/// With checkpoints at every step, every third, and as √T says, and in segments without, on one thread and on two: the
-/// bits of a run in one segment, which is what a program without checkpoints is at such sizes.
+/// With checkpoints at every step, every third, and as √T says, and in segments without, on one thread and on two, shared by rows and
+/// by features: the bits of a run in one segment, which is what a program without checkpoints is at such sizes.
 fn check(program: &Program) -> Found {
     let policies = [
         (Checkpointing::Every(1), 1),
@@ -41,11 +41,14 @@ fn check(program: &Program) -> Found {
         for (policy, jit) in &mut jits {
             let at = |e: String| at(format!("{policy:?}: {e}"));
             let jit = jit.as_mut().map_err(|e| e.clone())?;
+            // Of threads, where there are two.
+            jit.session.share(if *policy == Checkpointing::Keep(1) { Sharing::Features } else { Sharing::Rows });
             same_bits("f64", &jit.run(&values, &sizes)?, &expected).map_err(at)?;
             memory(jit).map_err(at)?;
             same_bits("f64, once more", &jit.run(&values, &sizes)?, &expected).map_err(at)?;
         }
         let expected = small.run(&values, &sizes).map_err(at)?;
+        small_3.session.share(Sharing::Features);
         same_bits("f32", &small_3.run(&values, &sizes)?, &expected).map_err(at)?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use retrograd::prelude::*;
 use retrograd::runtime::error::RunError;
 use retrograd::runtime::feed::{self, Feed};
 use retrograd::runtime::optimizer::Adam;
-use retrograd::runtime::session::Session;
+use retrograd::runtime::session::{Session, Sharing};
 use retrograd::runtime::train::Training;
 
 /// The system's allocator, which counts what all threads ask of it.
@@ -128,7 +128,9 @@ fn stream(model: &Program, batch: usize) {
 fn session(session: Result<Session<f32>, RunError>) {
     let mut session = session.expect("code for this machine");
     session.initialise(1).expect("initial values");
-    for (steps, samples) in [(1, 1), (20, 16)] {
+    let sharings = [Sharing::Auto, Sharing::Rows, Sharing::Features];
+    for ((steps, samples), sharing) in [(1, 1), (20, 16)].into_iter().flat_map(|size| sharings.map(|s| (size, s))) {
+        session.share(sharing);
         let inputs = Batch::new(steps, samples);
         let feed = inputs.feed();
         session.run(&feed).expect("the inputs fit");

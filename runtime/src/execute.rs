@@ -1,15 +1,16 @@
 //! Runs a plan: binds it to memory for given sizes, then goes through its stages.
 //!
 //! Binding gives every slot its memory and every kernel its addresses; it happens when sizes change, and a run
-//! after that allocates nothing. A loop whose stages all work row by row is split among the team once: each member
-//! takes its rows through all steps with no barrier in between. What sums over rows is split by output. So results
-//! have the same bits whatever the number of threads, and a row's result does not depend on its batch mates.
+//! after that allocates nothing. How a team shares a stage or a loop, by rows or by features, is in `share`; what sums
+//! over rows is split by output. So results have the same bits whatever the number of threads, and a row's result does
+//! not depend on its batch mates.
 //!
 //! Sweeps, which run segment by segment, are in `sweep`.
 //!
 //! This file trusts the plan: that accesses are in range and stages in order. Inputs are checked before they get
 //! here.
 
+mod share;
 mod sweep;
 
 use std::cell::UnsafeCell;
@@ -26,16 +27,16 @@ use retrograd_compiler::plan::{
 use crate::arena::Arena;
 use crate::float::Float;
 use crate::gemm::{self, GemmCall, Kernels, PackB, Segment};
-use crate::team::Team;
+use crate::team::{Meeting, Team};
 use crate::tensor::Item;
 
+use share::{By, Piece, Share};
 use sweep::Window;
+
+pub use share::Sharing;
 
 /// Rows of the whole sequence that a member takes at a time, so that what a stage reads stays in cache for it.
 const CHUNK: usize = 240;
-
-/// Elements of what all rows share up to which one member goes through them alone.
-const SMALL: usize = 1024;
 
 /// What each member of the team has for itself.
 struct Own<E> {
@@ -45,8 +46,8 @@ struct Own<E> {
     bases: Vec<*mut u8>,
 }
 
-/// What one member of so many does beside a loop.
-type Aside<'a, E> = &'a (dyn Fn(&Run<'_, E>, usize, usize) + Sync);
+/// What a member does beside a loop.
+type Aside<'a, E> = &'a (dyn Fn(&Run<'_, E>, Share) + Sync);
 
 /// A stage bound to memory.
 struct Bound {
@@ -56,6 +57,8 @@ struct Bound {
     bases: Vec<*mut u8>,
     /// And the bytes from a step to the next.
     steps: Vec<isize>,
+    /// Its work, of all rows at one step if it is in a loop.
+    effort: usize,
 }
 
 /// A compiled program with its memory.
@@ -73,6 +76,7 @@ pub struct Executor<E: Float> {
     /// Address of row 0 of each buffer.
     buffers: Vec<*mut u8>,
     team: Team,
+    sharing: Sharing,
     own: Vec<UnsafeCell<Own<E>>>,
     /// Parameters have changed since constant stages ran.
     stale: bool,
@@ -105,6 +109,7 @@ impl<E: Float> Executor<E> {
             bound: Vec::new(),
             buffers: Vec::new(),
             team: Team::new(threads.max(1)),
+            sharing: Sharing::Auto,
             own,
             stale: true,
             updates_parameters,
@@ -114,6 +119,11 @@ impl<E: Float> Executor<E> {
         let shared = Sizes { batch: 1, steps: vec![1; usize::from(Axis::MAX)] };
         this.bind(&shared);
         this
+    }
+
+    /// Says how the team shares its work from now on.
+    pub fn share(&mut self, sharing: Sharing) {
+        self.sharing = sharing;
     }
 
     /// The program.
@@ -158,7 +168,7 @@ impl<E: Float> Executor<E> {
         let bound = plan.units.iter().flat_map(Unit::stages).map(|(stage, l)| {
             let bases = accesses(stage).map(|a| run.base(a)).collect();
             let steps = accesses(stage).map(|a| run.step(stage, l, a)).collect();
-            let bound = Bound { kernel, bases, steps };
+            let bound = Bound { kernel, bases, steps, effort: plan.effort(stage, sizes) };
             kernel += usize::from(matches!(stage.work, Work::Kernel(_)));
             bound
         });
@@ -227,7 +237,7 @@ impl<E: Float> Executor<E> {
                 *first += 1;
             }
             Unit::Loop(l) => {
-                self.timed(*first, |this| this.steps(l, *first, None, &|_, _, _| (), &|_, _, _| ()));
+                self.timed(*first, |this| this.steps(l, *first, None, &|_, _| (), &|_, _| ()));
                 *first += l.stages.len();
             }
             Unit::Sweep(sweep) => self.sweep(sweep, first),
@@ -246,27 +256,41 @@ impl<E: Float> Executor<E> {
 
     /// Runs a stage outside of loops.
     fn stage(&mut self, stage: &Stage, at: usize, window: Option<Window>) {
+        let sharing = self.sharing;
         let (run, team) = self.parts(window);
-        let members = team.size();
-        if is_small(stage) {
-            return run.rows(stage, at, 0, 1);
+        let work = run.bound[at].effort;
+        let rows = stage.rows(run.sizes);
+        let by = sharing.of(&Piece { rows, work, in_loop: None }, team.size());
+        if by == By::Nobody || !has_parts(stage, rows) {
+            return run.rows(stage, at, Share::WHOLE);
         }
-        team.run(&|member| run.rows(stage, at, member, members));
+        let members = team.size();
+        team.run(&|member| run.rows(stage, at, Share::new(member, members, by)));
     }
 
-    /// Runs a loop, each member on its rows, with something before and behind it.
+    /// Runs a loop, with something before and behind it.
     fn steps(&mut self, l: &Loop, first: usize, window: Option<Window>, before: Aside<E>, behind: Aside<E>) {
+        let sharing = self.sharing;
         let (run, team) = self.parts(window);
-        let all = |member, members| {
-            before(&run, member, members);
-            run.steps(l, first, member, members);
-            behind(&run, member, members);
-        };
+        let of_step: usize = run.bound[first..first + l.stages.len()].iter().map(|bound| bound.effort).sum();
+        let between = of_step / l.stages.len().max(1);
+        let in_loop = Some((between, l.stages.iter().all(works_by_row)));
+        let piece = Piece { rows: run.sizes.batch, work: of_step * run.steps_of(l.axis), in_loop };
         let members = team.size();
-        if l.stages.iter().all(works_by_row) {
-            team.run(&|member| all(member, members));
-        } else {
-            all(0, 1);
+        let by = sharing.of(&piece, members);
+        let all = |share: Share, meet: &dyn Fn()| {
+            before(&run, share);
+            meet();
+            run.steps(l, first, share, meet);
+            behind(&run, share);
+        };
+        match by {
+            By::Nobody => all(Share::WHOLE, &|| ()),
+            By::Rows => team.run(&|member| all(Share::new(member, members, by), &|| ())),
+            By::Features => {
+                let meeting = Meeting::new(members);
+                team.run(&|member| meeting.attend(|meet| all(Share::new(member, members, by), meet)));
+            }
         }
     }
 
@@ -322,18 +346,6 @@ fn check_element<T: Item, E: Float>(port: &Port) {
     assert_eq!(T::NAME, holds, "elements of `{}`", port.name);
 }
 
-/// Whether a stage is done by the time that a team has met.
-fn is_small(stage: &Stage) -> bool {
-    stage.domain == Domain::Shared
-        && match &stage.work {
-            // A row with sums in it is not divided.
-            Work::Kernel(kernel) => kernel.tile.as_ref().is_none_or(|tile| tile.n <= SMALL),
-            Work::Pack { k, n, .. } => k * n <= SMALL,
-            Work::MatMul { .. } | Work::ReduceProduct { .. } | Work::ReduceRows { .. } => false,
-            _ => true,
-        }
-}
-
 /// What a stage reads, then what it writes, as kernels number it.
 fn accesses(stage: &Stage) -> impl Iterator<Item = &Access> {
     stage.reads.iter().chain(&stage.writes)
@@ -348,9 +360,14 @@ fn works_by_row(stage: &Stage) -> bool {
         )
 }
 
-/// The part of `0..n` that a member takes; pieces differ by one at most.
-fn part(n: usize, member: usize, members: usize) -> Range<usize> {
-    n * member / members..n * (member + 1) / members
+/// Whether there is something of a stage, over so many rows, for more than one member.
+fn has_parts(stage: &Stage, rows: usize) -> bool {
+    match &stage.work {
+        Work::Kernel(kernel) => rows > 1 || kernel.tile.is_some(),
+        Work::Pack { .. } | Work::ReduceProduct { .. } | Work::ReduceRows { .. } => true,
+        Work::Scatter { .. } => false,
+        _ => rows > 1,
+    }
 }
 
 /// What a run reads, shared by the team.
@@ -417,24 +434,25 @@ impl<E: Float> Run<'_, E> {
         self.buffers[span.access.buffer.0].wrapping_add(first + row + span.offset * size_of::<T>()).cast()
     }
 
-    /// All steps of a loop over one member's rows.
-    fn steps(&self, l: &Loop, first: usize, member: usize, members: usize) {
+    /// One member's part of all steps of a loop; it meets the others behind each stage.
+    fn steps(&self, l: &Loop, first: usize, share: Share, meet: &dyn Fn()) {
         let steps = self.steps_of(l.axis);
         for i in 0..steps {
             let t = if l.reverse { steps - 1 - i } else { i };
             for (i, stage) in l.stages.iter().enumerate() {
-                self.stage(stage, first + i, t, member, members);
+                self.stage(stage, first + i, t, share);
+                meet();
             }
         }
     }
 
     /// One member's part of a stage outside of loops: at each step, if it goes by steps.
-    fn rows(&self, stage: &Stage, at: usize, member: usize, members: usize) {
-        let Domain::EachStep(axis) = stage.domain else { return self.stage(stage, at, 0, member, members) };
+    fn rows(&self, stage: &Stage, at: usize, share: Share) {
+        let Domain::EachStep(axis) = stage.domain else { return self.stage(stage, at, 0, share) };
         let steps = self.steps_of(axis);
         for i in 0..steps {
             let t = if self.compiled.plan.sums_from_the_end(axis) { steps - 1 - i } else { i };
-            self.stage(stage, at, t, member, members);
+            self.stage(stage, at, t, share);
         }
     }
 
@@ -465,29 +483,31 @@ impl<E: Float> Run<'_, E> {
     }
 
     /// One member's part of the stage at this place, at step t.
-    fn stage(&self, stage: &Stage, at: usize, t: usize, member: usize, members: usize) {
+    fn stage(&self, stage: &Stage, at: usize, t: usize, share: Share) {
         let rows = match stage.domain {
             Domain::Shared => 1,
             Domain::Batch | Domain::EachStep(_) => self.sizes.batch,
             Domain::Time(axis) => self.sizes.batch * self.steps_of(axis),
         };
         let mine = match stage.domain {
-            Domain::Shared if member > 0 => 0..0,
+            Domain::Shared if share.member > 0 => 0..0,
             Domain::Shared => 0..1,
-            _ => part(rows, member, members),
+            _ => share.of(rows),
         };
         match &stage.work {
             Work::Kernel(k) => {
-                // SAFETY: entry `member` is this member's own.
-                let own = unsafe { &mut *self.own[member].get() };
-                let Bound { kernel, bases, steps } = &self.bound[at];
+                // SAFETY: this entry is this member's own.
+                let own = unsafe { &mut *self.own[share.member].get() };
+                let Bound { kernel, bases, steps, .. } = &self.bound[at];
                 for ((own, base), step) in own.bases.iter_mut().zip(bases).zip(steps) {
                     *own = base.wrapping_offset(step * t as isize);
                 }
-                let panels = k.tile.as_ref().map_or(0, |tile| tile.n.div_ceil(self.compiled.plan.target.panel));
-                let (rows, panels) = match (stage.domain, &k.tile) {
-                    (Domain::Shared, Some(_)) => (0..1, part(panels, member, members)),
-                    _ => (mine, 0..panels),
+                let (rows, panels) = match &k.tile {
+                    Some(tile) => {
+                        let panels = tile.n.div_ceil(self.compiled.plan.target.panel);
+                        share.tile(rows, panels, stage.domain == Domain::Shared)
+                    }
+                    None => (mine, 0..0),
                 };
                 let mut start = rows.start;
                 while start < rows.end {
@@ -501,22 +521,12 @@ impl<E: Float> Run<'_, E> {
                 }
             }
             // SAFETY: spans are the plan's, within their buffers; rows and parts of members are disjoint.
-            work => unsafe { self.other(stage, work, t, rows, mine, member, members) },
+            work => unsafe { self.other(stage, work, t, rows, mine, share) },
         }
     }
 
     /// Stages that are not generated.
-    #[expect(clippy::too_many_arguments, reason = "where in the run it is")]
-    unsafe fn other(
-        &self,
-        stage: &Stage,
-        work: &Work,
-        t: usize,
-        rows: usize,
-        mine: Range<usize>,
-        member: usize,
-        members: usize,
-    ) {
+    unsafe fn other(&self, stage: &Stage, work: &Work, t: usize, rows: usize, mine: Range<usize>, share: Share) {
         use std::slice::{from_raw_parts as slice, from_raw_parts_mut as slice_mut};
         let goes_on = self.goes_on(stage.domain, t);
         // SAFETY: for all pointers below: `address` gives rows of buffers that are large enough for the span.
@@ -525,7 +535,7 @@ impl<E: Float> Run<'_, E> {
                 Work::Kernel(_) => unreachable!("generated"),
                 Work::Pack { from, k, n, into, k_total, k_offset } => {
                     let nr = self.kernels.nr;
-                    let panels = part(n.div_ceil(nr), member, members);
+                    let panels = share.of(n.div_ceil(nr));
                     if panels.is_empty() {
                         return;
                     }
@@ -537,7 +547,7 @@ impl<E: Float> Run<'_, E> {
                     gemm::pack_b(&matrix, nr, dst, k_total * nr, *k_offset, panels);
                 }
                 Work::ReduceProduct { a, b, pairs, into, offset, stride } => {
-                    let own = &mut *self.own[member].get();
+                    let own = &mut *self.own[share.member].get();
                     let c = self.buffers[into.0].cast::<E>().add(*offset);
                     let (ki, n) = (a.len / pairs, b.len / pairs);
                     let ((first_a, lda), (first_b, ldb)) =
@@ -554,7 +564,7 @@ impl<E: Float> Run<'_, E> {
                         ldc: *stride,
                         accumulate: goes_on,
                     };
-                    let units = part(job.units(self.kernels), member, members);
+                    let units = share.of(job.units(self.kernels));
                     if *pairs == 1 {
                         gemm::reduce_product(self.kernels, &job, units, &mut own.product);
                         return;
@@ -577,7 +587,7 @@ impl<E: Float> Run<'_, E> {
                     let c = self.address::<E>(into, t, 0);
                     let (b, n) = (b.cast_const(), from.len);
                     let mut job = gemm::ReduceRows { b, ldb, times, n, rows, c, accumulate: goes_on };
-                    let columns = job.columns(self.kernels, member, members);
+                    let columns = job.columns(self.kernels, share.of(job.panels(self.kernels)));
                     if into.access.at == At::Shared {
                         gemm::reduce_rows(self.kernels, &job, columns);
                         return;
@@ -593,7 +603,7 @@ impl<E: Float> Run<'_, E> {
                     }
                 }
                 Work::MatrixRows { from, into, m, k, n, packed } => {
-                    let own = &mut *self.own[member].get();
+                    let own = &mut *self.own[share.member].get();
                     let nr = self.kernels.nr;
                     let panels = n.div_ceil(nr);
                     own.product.resize(own.product.len().max(m * panels * nr), E::default());
@@ -645,7 +655,7 @@ impl<E: Float> Run<'_, E> {
                     }
                 }
                 Work::Scatter { index, from, into, width } => {
-                    if member > 0 {
+                    if share.member > 0 {
                         return;
                     }
                     let table = self.address::<E>(into, t, 0);

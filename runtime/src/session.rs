@@ -15,6 +15,7 @@ use retrograd_compiler::time::CarriedState;
 
 use crate::error::RunError;
 use crate::execute::Executor;
+pub use crate::execute::Sharing;
 use crate::feed::{self, Feed, View};
 use crate::float::Float;
 use crate::init;
@@ -130,6 +131,11 @@ impl<E: Float> Session<E> {
         let compiled = compile::<E>(&program, checkpointing, false)?;
         let executor = Executor::new(Arc::new(compiled), threads);
         Ok(Session { program, executor, carried, going: None })
+    }
+
+    /// Says how the threads share their work from now on. Results have the same bits whichever it is.
+    pub fn share(&mut self, sharing: Sharing) {
+        self.executor.share(sharing);
     }
 
     /// The program as it was given.

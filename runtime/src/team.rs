@@ -15,6 +15,9 @@
 //!   machine has other work. The waker unparks without asking whether it is needed: that is a
 //!   system call only if the other has parked.
 //!
+//! Within a run, members that need what others have done meet at a [`Meeting`]. There, too, whoever waits spins and then
+//! sleeps; who comes last asks whether somebody does, since a meeting is behind each step of a loop.
+//!
 //! A run allocates nothing. A panic in a member is caught, the run is finished, and the panic goes
 //! on in the caller; the team remains usable.
 
@@ -22,7 +25,7 @@ use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -153,6 +156,94 @@ impl std::fmt::Debug for Team {
     }
 }
 
+/// Where all members of a team wait for each other, again and again.
+///
+/// ```
+/// use retrograd_runtime::team::{Meeting, Team};
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+///
+/// let mut team = Team::new(3);
+/// let (meeting, written) = (Meeting::new(team.size()), AtomicUsize::new(0));
+/// team.run(&|_| {
+///     meeting.attend(|meet| {
+///         written.fetch_add(1, Ordering::Relaxed);
+///         meet();
+///         assert_eq!(written.load(Ordering::Relaxed), 3);
+///     });
+/// });
+/// ```
+#[derive(Debug)]
+pub struct Meeting {
+    members: usize,
+    /// Members that have come to the present meeting.
+    arrived: AtomicUsize,
+    /// Counts meetings; a change is the signal to go on.
+    round: AtomicUsize,
+    /// A member has panicked: nobody need wait for it.
+    broken: AtomicBool,
+    /// Members that no longer spin.
+    sleepers: AtomicUsize,
+    lock: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Meeting {
+    /// For so many members, each of which attends once.
+    pub fn new(members: usize) -> Meeting {
+        Meeting {
+            members,
+            arrived: AtomicUsize::new(0),
+            round: AtomicUsize::new(0),
+            broken: AtomicBool::new(false),
+            sleepers: AtomicUsize::new(0),
+            lock: Mutex::new(()),
+            wake: Condvar::new(),
+        }
+    }
+
+    /// Does a member's work. It is given a function that returns when all members have called it: what each of them did
+    /// before is then seen by all. All call it equally often.
+    ///
+    /// # Panics
+    /// With the panic of the work; and in `meet` if another member's work has panicked.
+    pub fn attend(&self, work: impl FnOnce(&dyn Fn())) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&|| self.meet()))) {
+            self.broken.store(true, Ordering::SeqCst);
+            self.wake_all();
+            resume_unwind(panic);
+        }
+    }
+
+    fn meet(&self) {
+        let round = self.round.load(Ordering::Relaxed);
+        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.members {
+            self.arrived.store(0, Ordering::Relaxed);
+            // Who counts itself among the sleepers and still sees the old round is seen here: both orders are total.
+            self.round.store(round.wrapping_add(1), Ordering::SeqCst);
+            if self.sleepers.load(Ordering::SeqCst) > 0 {
+                self.wake_all();
+            }
+            return;
+        }
+        let is_over = || self.round.load(Ordering::SeqCst) != round || self.broken.load(Ordering::SeqCst);
+        if !spin_until(is_over) {
+            let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.sleepers.fetch_add(1, Ordering::SeqCst);
+            while !is_over() {
+                guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            }
+            self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        }
+        assert!(!self.broken.load(Ordering::SeqCst), "another member of the team has panicked");
+    }
+
+    fn wake_all(&self) {
+        // Not between a sleeper's last look and its sleep.
+        let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.wake.notify_all();
+    }
+}
+
 /// A worker's life.
 fn serve(shared: &Shared, member: usize) {
     let mut seen = 0;
@@ -182,21 +273,28 @@ fn serve(shared: &Shared, member: usize) {
 /// Spins until `ready`, at most for [`PATIENCE`], and then parks until it is. Whoever makes it ready
 /// must unpark this thread afterwards.
 fn wait_until(ready: impl Fn() -> bool) {
+    if !spin_until(&ready) {
+        while !ready() {
+            thread::park();
+        }
+    }
+}
+
+/// Spins until `ready`, at most for [`PATIENCE`]; whether it is.
+fn spin_until(ready: impl Fn() -> bool) -> bool {
     if ready() {
-        return;
+        return true;
     }
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
         for _ in 0..LOOKS {
             if ready() {
-                return;
+                return true;
             }
             std::hint::spin_loop();
         }
     }
-    while !ready() {
-        thread::park();
-    }
+    false
 }
 
 #[cfg(test)]
@@ -261,6 +359,49 @@ mod tests {
             let panic = outcome.expect_err("the panic arrives");
             assert_eq!(panic.downcast_ref::<&str>(), Some(&"stop"));
             assert_eq!(finished.into_inner(), 2);
+            team.run(&|_| {});
+        }
+    }
+
+    #[test]
+    fn all_meet_again_and_again() {
+        for n in 1..=4 {
+            let mut team = Team::new(n);
+            let (meeting, count) = (Meeting::new(n), AtomicUsize::new(0));
+            team.run(&|member| {
+                meeting.attend(|meet| {
+                    for round in 0..500 {
+                        if round % 100 == 0 && member == round / 100 {
+                            // The others have to sleep.
+                            thread::sleep(PATIENCE * 40);
+                        }
+                        count.fetch_add(1, Ordering::Relaxed);
+                        meet();
+                        assert_eq!(count.load(Ordering::Relaxed), (round + 1) * n);
+                        meet();
+                    }
+                });
+            });
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_member_that_panicked() {
+        for (n, culprit) in [(2, 0), (2, 1), (3, 1)] {
+            let mut team = Team::new(n);
+            let meeting = Meeting::new(n);
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                team.run(&|member| {
+                    meeting.attend(|meet| {
+                        if member == culprit {
+                            thread::sleep(PATIENCE * 40);
+                            resume_unwind(Box::new("stop"));
+                        }
+                        meet();
+                    });
+                });
+            }));
+            outcome.expect_err("the panic arrives");
             team.run(&|_| {});
         }
     }

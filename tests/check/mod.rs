@@ -19,7 +19,7 @@ use retrograd::compiler::pipeline;
 use retrograd::compiler::plan::{Checkpointing, Unit};
 use retrograd::compiler::time::unroll;
 use retrograd::runtime::float::Float;
-use retrograd::runtime::session::Session;
+use retrograd::runtime::session::{Session, Sharing};
 pub use retrograd::testing::Numbers;
 use retrograd::testing::{self, numbers, run};
 
@@ -284,11 +284,17 @@ pub fn check_engines(program: &Program, all_sizes: &[Sizes], effort: Effort) -> 
         let given_small = small.run(&values, sizes).map_err(at)?;
         agree("f32", &given_small, &truth, F32).map_err(at)?;
         same_bits("f64, once more", &one.run(&values, sizes)?, &given).map_err(at)?;
-        if let Some(jit) = &mut small_2 {
-            same_bits("f32, 2 threads", &jit.run(&values, sizes)?, &given_small).map_err(at)?;
-        }
-        for (i, jit) in many.iter_mut().enumerate() {
-            same_bits(&format!("f64, {} threads", i + 2), &jit.run(&values, sizes)?, &given).map_err(at)?;
+        for sharing in [Sharing::Auto, Sharing::Rows, Sharing::Features] {
+            if let Some(jit) = &mut small_2 {
+                jit.session.share(sharing);
+                same_bits(&format!("f32, 2 threads, {sharing:?}"), &jit.run(&values, sizes)?, &given_small)
+                    .map_err(at)?;
+            }
+            for (i, jit) in many.iter_mut().enumerate() {
+                jit.session.share(sharing);
+                let engine = format!("f64, {} threads, {sharing:?}", i + 2);
+                same_bits(&engine, &jit.run(&values, sizes)?, &given).map_err(at)?;
+            }
         }
         memory(&one).map_err(at)?;
         if let Some(jit) = &mut checkpointed {

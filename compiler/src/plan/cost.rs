@@ -9,6 +9,11 @@
 use super::{At, BufferId, Domain, Kernel, Plan, Rows, Segments, Stage, Unit, Work};
 use crate::ir::types::{Axis, Sizes};
 
+/// Operations of a product in the time of one element of a routine of vector maths.
+const ROUTINE: usize = 48;
+/// And in that of one element that is moved, added or multiplied.
+const MOVE: usize = 12;
+
 /// Arithmetic and traffic of one phase of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Phase {
@@ -136,6 +141,23 @@ impl Plan {
         self.cost(sizes).iter().map(|phase| phase.flops).sum()
     }
 
+    /// Roughly what a stage takes, in the time of one operation of a product: of all its rows, at one step if it is in a
+    /// loop. Enough to say whether several threads are worth their meeting.
+    pub fn effort(&self, stage: &Stage, sizes: &Sizes) -> usize {
+        let written = || stage.writes.iter().map(|access| self.buffers[access.buffer.0].stride).sum::<usize>();
+        let of_row = match &stage.work {
+            Work::Kernel(kernel) => {
+                let nodes = kernel.nodes.iter();
+                nodes.map(|node| node.len * if node.op.is_routine() { ROUTINE } else { MOVE }).sum()
+            }
+            Work::Pack { k, n, .. } => k * n * MOVE,
+            Work::ReduceRows { from, .. } => from.len * MOVE,
+            Work::ReduceProduct { .. } | Work::MatrixRows { .. } | Work::MatMul { .. } => 0,
+            _ => written() * MOVE,
+        };
+        stage.rows(sizes) * (of_row + stage.work.flops_per_row())
+    }
+
     fn bytes(&self, unit: &Unit, sizes: &Sizes, segments: &Segments) -> usize {
         let stages: Vec<&Stage> = match unit {
             Unit::Stage(stage) => vec![stage],
@@ -167,16 +189,20 @@ impl Plan {
     }
 }
 
+impl Stage {
+    /// Its rows; at one step, if it is in a loop.
+    pub fn rows(&self, sizes: &Sizes) -> usize {
+        match self.domain {
+            Domain::Shared => 1,
+            Domain::Batch => sizes.batch,
+            Domain::Time(a) | Domain::EachStep(a) => sizes.batch * sizes.steps(a),
+        }
+    }
+}
+
 impl Unit {
     fn flops(&self, sizes: &Sizes) -> usize {
-        let of_stage = |stage: &Stage| {
-            let rows = match stage.domain {
-                Domain::Shared => 1,
-                Domain::Batch => sizes.batch,
-                Domain::Time(a) | Domain::EachStep(a) => sizes.batch * sizes.steps(a),
-            };
-            rows * stage.work.flops_per_row()
-        };
+        let of_stage = |stage: &Stage| stage.rows(sizes) * stage.work.flops_per_row();
         match self {
             Unit::Stage(stage) => of_stage(stage),
             Unit::Loop(l) => sizes.steps(l.axis) * l.stages.iter().map(of_stage).sum::<usize>(),

@@ -8,7 +8,8 @@
 use retrograd_compiler::ir::Axis;
 use retrograd_compiler::plan::{Access, BufferId, Loop, Rows, Stage, Sweep, Unit};
 
-use super::{Executor, Run, accesses, part};
+use super::share::Share;
+use super::{Executor, Run, accesses};
 use crate::float::Float;
 
 /// The segment that a sweep is in.
@@ -96,8 +97,8 @@ impl<E: Float> Executor<E> {
                 for (i, stage) in l.stages.iter().enumerate() {
                     this.bind_in(stage, first + i, window);
                 }
-                let before: super::Aside<E> = &|run, member, members| run.begin(l, begin, member, members);
-                let behind: super::Aside<E> = &|run, member, members| run.leave(l, begin, member, members);
+                let before: super::Aside<E> = &|run, share| run.begin(l, begin, share);
+                let behind: super::Aside<E> = &|run, share| run.leave(l, begin, share);
                 this.steps(l, first, Some(window), before, behind);
             }),
             Unit::Sweep(_) => unreachable!("a sweep is between the ways of another, or outside of it"),
@@ -150,18 +151,18 @@ impl<E: Float> Run<'_, E> {
     }
 
     /// Sets a member's rows of a loop's states to what they are before the segment.
-    fn begin(&self, l: &Loop, begin: Begin, member: usize, members: usize) {
+    fn begin(&self, l: &Loop, begin: Begin, share: Share) {
         for state in &l.states {
             let first = (state.begin.buffer, self.first_row(&state.begin, 0));
             match (begin, state.checkpoints) {
                 (Begin::Forth(i) | Begin::Again(i), Some(kept)) => {
-                    self.copy_block((kept, i * self.sizes.batch), first, member, members);
+                    self.copy_block((kept, i * self.sizes.batch), first, share);
                 }
                 (Begin::Back, None) if self.goes_along(&state.begin) => {
                     // The last segment was a full one.
                     let full = Run { window: None, ..*self };
                     let last = (state.end.buffer, full.first_row(&state.end, 0));
-                    self.copy_block(last, first, member, members);
+                    self.copy_block(last, first, share);
                 }
                 _ => {}
             }
@@ -175,19 +176,19 @@ impl<E: Float> Run<'_, E> {
     }
 
     /// Keeps a member's rows of a loop's states behind the segment.
-    fn leave(&self, l: &Loop, begin: Begin, member: usize, members: usize) {
+    fn leave(&self, l: &Loop, begin: Begin, share: Share) {
         let Begin::Forth(i) = begin else { return };
         for state in &l.states {
             let Some(kept) = state.checkpoints else { continue };
             let last = (state.end.buffer, self.first_row(&state.end, 0));
-            self.copy_block(last, (kept, (i + 1) * self.sizes.batch), member, members);
+            self.copy_block(last, (kept, (i + 1) * self.sizes.batch), share);
         }
     }
 
     /// Copies a member's part of B rows, from a row on to a row on of a buffer that is as wide.
-    fn copy_block(&self, from: (BufferId, usize), into: (BufferId, usize), member: usize, members: usize) {
+    fn copy_block(&self, from: (BufferId, usize), into: (BufferId, usize), share: Share) {
         let row_bytes = self.compiled.plan.buffers[from.0.0].stride * self.element_size(from.0);
-        let mine = part(self.sizes.batch, member, members);
+        let mine = share.of(self.sizes.batch);
         let address =
             |(buffer, row): (BufferId, usize)| self.buffers[buffer.0].wrapping_add((row + mine.start) * row_bytes);
         // SAFETY: both are blocks of the plan's states and checkpoints, which are equally wide, and not the same; each

@@ -363,11 +363,14 @@ unsafe impl<E: Sync> Sync for ReduceRows<E> {}
 unsafe impl<E: Sync> Send for ReduceRows<E> {}
 
 impl<E: Element> ReduceRows<E> {
-    /// The columns of one of several members: whole panels, but for the last.
-    pub fn columns(&self, kernels: &Kernels<E>, member: usize, members: usize) -> Range<usize> {
-        let panels = self.n.div_ceil(kernels.nr);
-        let [start, end] = [member, member + 1].map(|m| self.n.min(panels * m / members * kernels.nr));
-        start..end
+    /// Panels of columns; the last may not be whole.
+    pub fn panels(&self, kernels: &Kernels<E>) -> usize {
+        self.n.div_ceil(kernels.nr)
+    }
+
+    /// The columns of some panels.
+    pub fn columns(&self, kernels: &Kernels<E>, panels: Range<usize>) -> Range<usize> {
+        self.n.min(panels.start * kernels.nr)..self.n.min(panels.end * kernels.nr)
     }
 }
 

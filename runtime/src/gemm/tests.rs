@@ -558,7 +558,8 @@ fn row_products<E: Real>() {
                     let (c, times) = (c.as_mut_ptr(), Some((times, lda)));
                     let job = ReduceRows { b, ldb, times, n, rows, c, accumulate: true };
                     for member in 0..members {
-                        let columns = job.columns(kernels, member, members);
+                        let panels = job.panels(kernels);
+                        let columns = job.columns(kernels, panels * member / members..panels * (member + 1) / members);
                         // SAFETY: all of the matrices above; supported kernels.
                         unsafe { reduce_rows(kernels, &job, columns) };
                     }
