@@ -27,7 +27,7 @@ struct Options {
     /// Threads of the team.
     #[arg(long, default_value_t = 1)]
     threads: usize,
-    /// How they share the work.
+    /// How they share the work; streams always choose for themselves.
     #[arg(long, value_enum, default_value_t = Share::Auto)]
     share: Share,
     /// Time for each size.
@@ -62,6 +62,16 @@ enum Share {
     Auto,
     Rows,
     Features,
+}
+
+impl From<Share> for Sharing {
+    fn from(share: Share) -> Sharing {
+        match share {
+            Share::Auto => Sharing::Auto,
+            Share::Rows => Sharing::Rows,
+            Share::Features => Sharing::Features,
+        }
+    }
 }
 
 struct Size {
@@ -210,11 +220,7 @@ fn whole_sequences(options: &Options, size: &Size, bytes_per_second: f64) -> Fou
     let program = size.program(options.mode);
     let mut session = Session::<f32>::new(&program, options.threads).expect("it compiles here");
     let compile = started.elapsed();
-    session.share(match options.share {
-        Share::Auto => Sharing::Auto,
-        Share::Rows => Sharing::Rows,
-        Share::Features => Sharing::Features,
-    });
+    session.share(options.share.into());
     if options.plan {
         println!("{}", session.compiled().plan);
     }
@@ -256,6 +262,7 @@ fn steps(options: &Options, size: &Size) -> Found {
     let started = Instant::now();
     let mut stream = size.program(options.mode).stream(size.b, 1).expect("it compiles here");
     let compile = started.elapsed();
+    stream.set_threads(options.threads);
     if options.plan {
         println!("{}", stream.session().compiled().plan);
     }

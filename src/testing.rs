@@ -45,7 +45,7 @@ use retrograd_compiler::plan::Checkpointing;
 use retrograd_runtime::error::RunError;
 use retrograd_runtime::feed::Feed;
 use retrograd_runtime::float::Float;
-use retrograd_runtime::session::Session;
+use retrograd_runtime::session::{Session, Sharing};
 
 /// All that a run gives, by name: outputs, the objective as `objective`, and the new value of a parameter that the
 /// program updates as `new <parameter>`. Integers are whole numbers.
@@ -269,7 +269,13 @@ fn check_one(program: &Program, values: &Values, sizes: &Sizes) -> Result<(), Te
     close("what is planned, interpreted", &numbers(&interpret(&lowered, values, sizes)), exact)?;
     let one = run(&mut Session::<f64>::new(program, 1)?, values, sizes)?;
     close("generated code in 64 bits", &one, exact)?;
-    same_bits("64 bits, two threads", &run(&mut Session::<f64>::new(program, 2)?, values, sizes)?, &one)?;
+    for (engine, sharing) in
+        [("64 bits, two threads", Sharing::Rows), ("64 bits, two threads, by features", Sharing::Features)]
+    {
+        let mut session = Session::<f64>::new(program, 2)?;
+        session.share(sharing);
+        same_bits(engine, &run(&mut session, values, sizes)?, &one)?;
+    }
     let mut checkpointed = Session::<f64>::checkpointed(program, 1, Checkpointing::Every(2))?;
     same_bits("64 bits, every other state kept", &run(&mut checkpointed, values, sizes)?, &one)?;
     let one = run(&mut Session::<f32>::new(program, 1)?, values, sizes)?;
@@ -277,7 +283,9 @@ fn check_one(program: &Program, values: &Values, sizes: &Sizes) -> Result<(), Te
         let difference = (e.given - e.expected).abs();
         difference.is_nan() || difference > LIMIT_F32 * e.largest
     })?;
-    same_bits("32 bits, two threads", &run(&mut Session::<f32>::new(program, 2)?, values, sizes)?, &one)
+    let mut session = Session::<f32>::new(program, 2)?;
+    session.share(Sharing::Features);
+    same_bits("32 bits, two threads", &run(&mut session, values, sizes)?, &one)
 }
 
 fn largest(x: &[f64]) -> f64 {

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use check::{Found, sizes};
 use ndarray::{ArrayD, Axis as Dim, Slice};
+use retrograd::cells;
 use retrograd::compiler::interpret::Values;
 use retrograd::compiler::ir::{Axis, DType, Extent, Graph, Op, Program, Sizes, Value};
 use retrograd::compiler::time;
@@ -162,7 +163,8 @@ fn check(program: &Program) -> Found {
     let exactly = starts_plainly(program);
 
     let mut stream = program.stream(BATCH, 5).map_err(failed)?;
-    for round in ["streamed", "streamed after a reset"] {
+    for (round, threads) in [("streamed", 1), ("streamed after a reset", 1), ("streamed on two threads", 2)] {
+        stream.set_threads(threads);
         for t in 0..STEPS {
             inputs.set(&mut stream, t).map_err(failed)?;
             stream.advance().map_err(failed)?;
@@ -198,6 +200,36 @@ fn check(program: &Program) -> Found {
         }
     }
     std::fs::remove_file(&file).map_err(|e| e.to_string())
+}
+
+/// A net that is large enough for threads to share each step of one sample.
+#[test]
+fn a_large_net_on_threads() {
+    let program = Program::record("large", |p| {
+        let x = p.sequence("x", 48);
+        let run = p.scan("cell", |s| cells::lstm(s, s.at(x), 272));
+        p.output("y", run.all());
+    });
+    let mut stream = program.expect("it records").stream(1, 7).expect("it compiles");
+    let mut take = |threads| {
+        stream.set_threads(threads);
+        stream.reset();
+        let mut rows = Vec::new();
+        for t in 0..4 {
+            let x: Vec<f32> = (0..48).map(|i| ((t * 48 + i) as f32).sin()).collect();
+            stream.set_f32("x", &x).expect("its size");
+            stream.advance().expect("all is set");
+            let mut y = [0.0; 272];
+            stream.get_f32("y", &mut y).expect("its size");
+            rows.extend(y.map(f32::to_bits));
+        }
+        rows
+    };
+    let one = take(1);
+    assert!(one.iter().any(|&bits| bits != one[0]), "there is something to compare");
+    for threads in [2, 3, 1, 5] {
+        assert_eq!(take(threads), one, "{threads} threads");
+    }
 }
 
 fn check_all(programs: Vec<Program>) {

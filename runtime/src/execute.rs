@@ -93,12 +93,7 @@ impl<E: Float> Executor<E> {
     /// An executor with `threads` members.
     pub fn new(compiled: Arc<Compiled>, threads: usize) -> Executor<E> {
         assert_eq!(compiled.precision, E::PRECISION, "a program runs in the precision it was compiled for");
-        let scratch = (0..compiled.kernels.len()).map(|i| compiled.kernels.info(i).scratch).max().unwrap_or(0);
         let plan = &compiled.plan;
-        let most = plan.stages().map(|(stage, _)| accesses(stage).count()).max().unwrap_or(0);
-        let own =
-            || Own { scratch: Arena::new([scratch]), product: Vec::new(), bases: vec![std::ptr::null_mut(); most] };
-        let own = (0..threads.max(1)).map(|_| UnsafeCell::new(own())).collect();
         let updates_parameters = plan.updates.iter().any(|(_, _, p)| *p) || plan.writes_parameters();
         let mut this = Executor {
             shared: Arena::new(plan.slots.iter().filter(|slot| slot.rows == Rows::One).map(|slot| slot.row_bytes)),
@@ -108,17 +103,29 @@ impl<E: Float> Executor<E> {
             sizes: None,
             bound: Vec::new(),
             buffers: Vec::new(),
-            team: Team::new(threads.max(1)),
+            team: Team::new(1),
             sharing: Sharing::Auto,
-            own,
+            own: Vec::new(),
             stale: true,
             updates_parameters,
             times: None,
         };
+        this.set_threads(threads);
         // Parameters must have their memory before any run.
         let shared = Sizes { batch: 1, steps: vec![1; usize::from(Axis::MAX)] };
         this.bind(&shared);
         this
+    }
+
+    /// Lets the team have so many members from now on; none counts as one.
+    pub fn set_threads(&mut self, threads: usize) {
+        let kernels = &self.compiled.kernels;
+        let scratch = (0..kernels.len()).map(|i| kernels.info(i).scratch).max().unwrap_or(0);
+        let most = self.compiled.plan.stages().map(|(stage, _)| accesses(stage).count()).max().unwrap_or(0);
+        let own =
+            || Own { scratch: Arena::new([scratch]), product: Vec::new(), bases: vec![std::ptr::null_mut(); most] };
+        self.team = Team::new(threads.max(1));
+        self.own = (0..self.team.size()).map(|_| UnsafeCell::new(own())).collect();
     }
 
     /// Says how the team shares its work from now on.

@@ -133,6 +133,11 @@ impl<E: Float> Session<E> {
         Ok(Session { program, executor, carried, going: None })
     }
 
+    /// Runs with so many threads from now on; none counts as one. Results have the same bits whatever it is.
+    pub fn set_threads(&mut self, threads: usize) {
+        self.executor.set_threads(threads);
+    }
+
     /// Says how the threads share their work from now on. Results have the same bits whichever it is.
     pub fn share(&mut self, sharing: Sharing) {
         self.executor.share(sharing);

@@ -672,6 +672,13 @@ impl Stream {
         self.session.take_parameters(other);
     }
 
+    /// Takes each step with so many threads from now on; none counts as one. One is what a stream starts with, and the best
+    /// for small nets: with two, a step of an LSTM of 256 units gains, one of 64 does not. Threads wait for the next step
+    /// some microseconds, and then sleep. Results have the same bits whatever it is.
+    pub fn set_threads(&mut self, threads: usize) {
+        self.session.set_threads(threads);
+    }
+
     /// Number of samples, each of which has a row of its own in inputs, states and outputs.
     pub fn batch(&self) -> usize {
         self.session.sizes().batch
