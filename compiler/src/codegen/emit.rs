@@ -79,6 +79,7 @@ pub fn kernel(
         fma,
         scratch: p[1],
         bases: p[0],
+        held: Vec::new(),
         products: &products,
         unary,
         binary,
@@ -120,6 +121,8 @@ struct Emit<'a, 'f> {
     /// For each access, the address of row 0 at this step. They wait in memory: as values they would be computed again
     /// wherever they are used, inside the innermost loops too, since Cranelift moves what is pure to its uses.
     bases: Value,
+    /// What is the same at all positions of the present loop, in all lanes: a source, its feature, and the vector.
+    held: Vec<(Source, usize, Value)>,
     products: &'a TileProducts,
     unary: SigRef,
     binary: SigRef,
@@ -150,6 +153,8 @@ struct Done {
     /// Elements of accesses at this very position, by access and first feature: what is replaced here as well is read as it
     /// was before.
     loads: Vec<((usize, usize), Value)>,
+    /// And elements of scratch, by its byte.
+    scratch: Vec<(usize, Value)>,
 }
 
 impl Emit<'_, '_> {
@@ -190,29 +195,42 @@ impl Emit<'_, '_> {
         carried: &[Value],
         body: impl FnOnce(&mut Self, Value, &[Value]) -> Vec<Value>,
     ) -> Vec<Value> {
-        let head = self.b.create_block();
+        // Asked at the end of each turn, and once before the first: one jump a turn.
         let inside = self.b.create_block();
         let exit = self.b.create_block();
-        let i = self.b.append_block_param(head, types::I64);
-        let heads: Vec<Value> = carried
-            .iter()
-            .map(|&c| {
-                let ty = self.b.func.dfg.value_type(c);
-                self.b.append_block_param(head, ty)
-            })
-            .collect();
-        let enter: Vec<BlockArg> = std::iter::once(from).chain(carried.iter().copied()).map(BlockArg::Value).collect();
-        self.b.ins().jump(head, &enter);
-        self.b.switch_to_block(head);
-        let more = self.b.ins().icmp(IntCC::UnsignedLessThan, i, to);
-        self.b.ins().brif(more, inside, &[], exit, &[]);
+        let i = self.b.append_block_param(inside, types::I64);
+        let [present, last] = [inside, exit].map(|block| {
+            let types = carried.iter().map(|&c| self.b.func.dfg.value_type(c)).collect::<Vec<_>>();
+            types.into_iter().map(|ty| self.b.append_block_param(block, ty)).collect::<Vec<_>>()
+        });
+        let turn = |e: &mut Self, i: Value, carried: &[Value]| {
+            let more = e.b.ins().icmp(IntCC::UnsignedLessThan, i, to);
+            let carried: Vec<BlockArg> = carried.iter().map(|&c| BlockArg::Value(c)).collect();
+            let again = [&[BlockArg::Value(i)], &carried[..]].concat();
+            e.b.ins().brif(more, inside, &again, exit, &carried);
+        };
+        turn(self, from, carried);
         self.b.switch_to_block(inside);
-        let next = body(self, i, &heads);
+        let next = body(self, i, &present);
         let i = self.b.ins().iadd(i, step);
-        let again: Vec<BlockArg> = std::iter::once(i).chain(next).map(BlockArg::Value).collect();
-        self.b.ins().jump(head, &again);
+        turn(self, i, &next);
         self.b.switch_to_block(exit);
-        heads
+        last
+    }
+
+    /// [`repeat`](Self::repeat) with bounds that are known: no loop where there is one turn.
+    fn turns(
+        &mut self,
+        [from, to, step]: [usize; 3],
+        carried: &[Value],
+        body: impl FnOnce(&mut Self, Value, &[Value]) -> Vec<Value>,
+    ) -> Vec<Value> {
+        let [first, end, by] = [from, to, step].map(|n| self.int(n as i64));
+        if from < to && to <= from + step {
+            body(self, first, carried)
+        } else {
+            self.repeat(first, end, by, carried, body)
+        }
     }
 
     fn stride(&self, access: usize) -> i64 {
@@ -242,26 +260,19 @@ impl Emit<'_, '_> {
         self.kernel.reads
     }
 
-    /// Accesses that computing these sinks touches.
-    fn accesses(&self, sinks: &[usize], stores: &[(usize, usize, usize)]) -> Vec<usize> {
-        let mut used = Vec::new();
-        let mut seen = vec![false; self.kernel.nodes.len()];
-        let mut stack: Vec<usize> = sinks.to_vec();
-        while let Some(i) = stack.pop() {
-            if std::mem::replace(&mut seen[i], true) {
-                continue;
-            }
-            let node = &self.kernel.nodes[i];
-            used.extend(node.stores.iter().map(|(w, _)| self.kernel_reads() + w));
-            for read in &node.reads {
-                match read.source {
-                    Source::Memory(a) => used.push(a),
-                    Source::Node(s) => stack.push(s),
-                    _ => {}
-                }
-            }
-        }
-        used.extend(stores.iter().map(|(_, w, _)| self.kernel_reads() + w));
+    /// Accesses that loops for these sinks touch, and calls of these routines.
+    fn accesses(&self, sinks: &[usize], calls: &[usize], stores: &[(usize, usize, usize)]) -> Vec<usize> {
+        let nodes = &self.kernel.nodes;
+        let computed = self.involved(sinks).into_iter().filter(|&i| self.levels.manner[i] != Manner::Call);
+        let reads = computed.chain(calls.iter().copied()).flat_map(|i| &nodes[i].reads);
+        let mut used: Vec<usize> = reads
+            .filter_map(|read| match read.source {
+                Source::Memory(a) => Some(a),
+                _ => None,
+            })
+            .collect();
+        let stored = sinks.iter().flat_map(|&i| &nodes[i].stores).map(|&(write, _)| write);
+        used.extend(stored.chain(stores.iter().map(|&(_, write, _)| write)).map(|write| self.kernel_reads() + write));
         used.sort_unstable();
         used.dedup();
         used
@@ -318,23 +329,10 @@ impl Emit<'_, '_> {
         self.levels.manner[i] == Manner::Reduce && self.levels.level[i] != level
     }
 
-    /// The routines of a level, over a tile's features.
-    fn calls(&mut self, level: usize, features: Value) {
-        for i in 0..self.kernel.nodes.len() {
-            if self.levels.manner[i] == Manner::Call && self.levels.level[i] == level {
-                self.call(i, features, None);
-            }
-        }
-    }
-
-    fn row_calls(&mut self, level: usize, rows: &[Option<Value>]) {
-        for i in 0..self.kernel.nodes.len() {
-            if self.levels.manner[i] == Manner::Call && self.levels.level[i] == level {
-                let n = self.kernel.nodes[i].len.next_multiple_of(64 / self.size as usize);
-                let features = self.int(n as i64);
-                self.call(i, features, Some(rows));
-            }
-        }
+    /// The routines of a level.
+    fn calls(&self, level: usize) -> Vec<usize> {
+        let is_due = |&i: &usize| self.levels.manner[i] == Manner::Call && self.levels.level[i] == level;
+        (0..self.kernel.nodes.len()).filter(is_due).collect()
     }
 
     /// One routine. Operands that do not lie in scratch feature by feature have been copied there by the planner.
@@ -379,7 +377,7 @@ impl Emit<'_, '_> {
         scalars: &mut Vec<((usize, usize), Value)>,
         mut sums: Option<&mut (Vec<usize>, Vec<Value>)>,
     ) {
-        let mut done = Done { nodes: vec![None; self.kernel.nodes.len()], loads: Vec::new() };
+        let mut done = Done { nodes: vec![None; self.kernel.nodes.len()], loads: Vec::new(), scratch: Vec::new() };
         for &i in sinks {
             if self.levels.manner[i] == Manner::Reduce {
                 let node = &self.kernel.nodes[i];
@@ -408,7 +406,7 @@ impl Emit<'_, '_> {
                 continue;
             }
             let value = if self.levels.manner[i] == Manner::Call {
-                self.scratch_load_node(i, place)
+                self.scratch_load_node(i, place, &mut done)
             } else {
                 self.value(i, place, &mut done, scalars)
             };
@@ -451,8 +449,21 @@ impl Emit<'_, '_> {
         self.b.ins().load(ty, flags(), address, offset as i32 + place.extra)
     }
 
-    fn scratch_load_node(&mut self, i: usize, place: &Place) -> Value {
+    /// As that, once for a position. What is computed there goes elsewhere: it is read at another level.
+    fn scratch_load_once(&mut self, offset: usize, place: &Place, done: &mut Done) -> Value {
+        if let Some(&(_, v)) = done.scratch.iter().find(|(own, _)| *own == offset) {
+            return v;
+        }
+        let v = self.scratch_load(offset, place);
+        done.scratch.push((offset, v));
+        v
+    }
+
+    fn scratch_load_node(&mut self, i: usize, place: &Place, done: &mut Done) -> Value {
         let offset = self.levels.scratch[i].expect("it waits in scratch");
+        if place.outer.is_empty() {
+            return self.scratch_load_once(offset, place, done);
+        }
         let at = self.dense(i, place.scratch, place);
         let place = Place { scratch: at, outer: Vec::new(), ..place.clone() };
         self.scratch_load(offset, &place)
@@ -539,16 +550,26 @@ impl Emit<'_, '_> {
     ) -> Value {
         let size = self.size;
         let bytes = |n: usize| (n as i64 * size) as i32;
+        if place.wide
+            && read.is_scalar()
+            && let Some(&(_, _, v)) =
+                self.held.iter().find(|(s, offset, _)| (*s, *offset) == (read.source, read.offset))
+        {
+            return v;
+        }
         match read.source {
             Source::Constant(c) => self.constant(c, place.wide),
-            Source::Product(p) => self.scratch_load(self.levels.products[p], place),
+            Source::Product(p) => self.scratch_load_once(self.levels.products[p], place, done),
             Source::Node(s) if self.is_in_register(node, read, s) => self.value(s, place, done, scalars),
             Source::Node(s) => {
                 let offset = self.levels.scratch[s].expect("what is read later waits in scratch");
                 if self.kernel.tile.is_some() {
-                    return self.scratch_load(offset, place);
+                    return self.scratch_load_once(offset, place, done);
                 }
                 let (at, splat) = self.viewed(read, &self.kernel.nodes[node].dims, place);
+                if place.outer.is_empty() && at == place.scratch && !splat && place.wide && read.offset == 0 {
+                    return self.scratch_load_once(offset, place, done);
+                }
                 let address = self.b.ins().iadd(self.scratch, at);
                 let extra = if splat { 0 } else { place.extra };
                 self.load(address, offset as i32 + bytes(read.offset) + extra, splat, place.wide)

@@ -5,7 +5,7 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 
 use super::{Emit, Place, flags};
 use crate::codegen::levels::Manner;
-use crate::plan::KernelOp;
+use crate::plan::{KernelOp, Source};
 
 /// Vectors that a sum along features is taken in, side by side.
 const CHAINS: usize = 4;
@@ -27,38 +27,46 @@ impl Emit<'_, '_> {
     /// nothing of each other. Each has scratch of its own.
     pub(super) fn rows(&mut self, row0: Value, row1: Value, together: usize) {
         let (one, block, all) = (self.int(1), self.int(together as i64), self.scratch);
-        let own = self.levels.size as i64;
         self.repeat(row0, row1, block, &[], |e, first, _| {
             let end = e.b.ins().iadd(first, block);
             let end = e.min(end, row1);
             for level in 0..e.levels.count {
-                e.repeat(first, end, one, &[], |e, row, _| {
-                    let place = e.b.ins().isub(row, first);
-                    let place = e.times(place, own);
-                    e.scratch = e.b.ins().iadd(all, place);
-                    e.row_level(level, row);
-                    Vec::new()
+                let (sinks, calls) = (e.sinks(level), e.calls(level));
+                let used = e.accesses(&sinks, &calls, &[]);
+                // Scratch and the rows go from turn to turn. Computed from the row's number they would be computed again at
+                // each position: Cranelift moves what is made with a constant to where it is used, into all loops.
+                let starts: Vec<Value> = used.iter().map(|&a| e.row(a, first)).collect();
+                e.repeat(first, end, one, &[&[all], &starts[..]].concat(), |e, _, now| {
+                    e.scratch = now[0];
+                    let mut rows = vec![None; e.kernel.strides.len()];
+                    used.iter().zip(&now[1..]).for_each(|(&a, &row)| rows[a] = Some(row));
+                    e.row_level(sinks, &calls, &rows);
+                    let own = e.levels.size as i64;
+                    let steps = std::iter::once(own).chain(used.iter().map(|&a| e.stride(a))).collect::<Vec<_>>();
+                    now.iter().zip(steps).map(|(&row, step)| e.plus(row, step)).collect()
                 });
             }
+            e.scratch = all;
             Vec::new()
         });
     }
 
     /// One level of one row.
-    fn row_level(&mut self, level: usize, row: Value) {
-        let rows: Vec<Option<Value>> = (0..self.kernel.strides.len()).map(|a| Some(self.row(a, row))).collect();
+    fn row_level(&mut self, mut sinks: Vec<usize>, calls: &[usize], rows: &[Option<Value>]) {
         // Loops of one form share a loop; reductions belong to the loop over their operand. The form of a loop, and so
         // the order of a sum, is that of each of its nodes alone, whatever else the kernel computes.
-        let mut sinks = self.sinks(level);
         while let Some(&head) = sinks.first() {
             let dims = self.kernel.nodes[head].dims.clone();
             let form = self.form(head, &dims);
             let (same, rest): (Vec<usize>, Vec<usize>) =
                 sinks.iter().partition(|&&s| self.kernel.nodes[s].dims == dims && self.form(s, &dims) == form);
             sinks = rest;
-            self.row_loop(&same, &dims, form, &rows);
+            self.row_loop(&same, &dims, form, rows);
         }
-        self.row_calls(level, &rows);
+        for &i in calls {
+            let features = self.int(self.kernel.nodes[i].len.next_multiple_of(64 / self.size as usize) as i64);
+            self.call(i, features, Some(rows));
+        }
     }
 
     /// The form of loop that a node wants.
@@ -85,6 +93,7 @@ impl Emit<'_, '_> {
             self.identity(r);
         }
         let n: usize = dims.iter().product();
+        self.hold_scalars(sinks, rows);
         let zero = self.int(0);
         let wide = form.vectors;
         let place = Place { rows: rows.to_vec(), flat: zero, scratch: zero, extra: 0, outer: Vec::new(), wide };
@@ -96,6 +105,32 @@ impl Emit<'_, '_> {
         // Outer indices in bytes, the last dimension inside.
         let (&last, outer) = dims.split_last().expect("a scalar loop is flat");
         self.outer(sinks, &reduces, outer, last, place, Vec::new());
+    }
+
+    /// Reads what is the same at all positions of a loop for these sinks before it begins.
+    fn hold_scalars(&mut self, sinks: &[usize], rows: &[Option<Value>]) {
+        self.held.clear();
+        let kernel = self.kernel;
+        for i in self.involved(sinks) {
+            if self.levels.manner[i] == Manner::Call {
+                continue;
+            }
+            for read in kernel.nodes[i].reads.iter().filter(|read| read.is_scalar()) {
+                let address = match read.source {
+                    Source::Memory(a) => rows[a].expect("accessed"),
+                    Source::Node(s) if !self.is_in_register(i, read, s) => {
+                        let offset = self.levels.scratch[s].expect("what is read later waits in scratch");
+                        self.plus(self.scratch, offset as i64)
+                    }
+                    _ => continue,
+                };
+                let is_here = |held: &(Source, usize, Value)| (held.0, held.1) == (read.source, read.offset);
+                if !self.held.iter().any(is_here) {
+                    let v = self.load(address, (read.offset as i64 * self.size) as i32, true, true);
+                    self.held.push((read.source, read.offset, v));
+                }
+            }
+        }
     }
 
     fn outer(
@@ -113,9 +148,8 @@ impl Emit<'_, '_> {
                 self.inner(sinks, reduces, last, place, Some(last));
             }
             Some((&n, rest)) => {
-                let (zero, step) = (self.int(0), self.int(self.size));
-                let end = self.int(n as i64 * self.size);
-                self.repeat(zero, end, step, &[], |e, i, _| {
+                let size = self.size as usize;
+                self.turns([0, n * size, size], &[], |e, i, _| {
                     let mut indices = indices.clone();
                     indices.push(i);
                     e.outer(sinks, reduces, rest, last, place.clone(), indices);
@@ -140,8 +174,7 @@ impl Emit<'_, '_> {
             }
             let starts: Vec<Value> =
                 (0..chains).flat_map(|_| along.iter().copied()).map(|r| self.start(r, true)).collect();
-            let [from, to, step] = [from, to, chains].map(|n| self.int(n as i64 * 16));
-            let mut sums = self.repeat(from, to, step, &starts, |e, at, sums| {
+            let mut sums = self.turns([from, to, chains].map(|n| n * 16), &starts, |e, at, sums| {
                 let mut all = Vec::new();
                 for chain in 0..chains {
                     let sums = &sums[chain * along.len()..][..along.len()];
@@ -166,9 +199,8 @@ impl Emit<'_, '_> {
         }
         if wide < n {
             let starts: Vec<Value> = along.iter().map(|&r| self.start(r, false)).collect();
-            let (from, end) = (self.int(wide as i64 * self.size), self.int(n as i64 * self.size));
-            let step = self.int(self.size);
-            let sums = self.repeat(from, end, step, &starts, |e, at, sums| {
+            let bounds = [wide, n, 1].map(|n| n * self.size as usize);
+            let sums = self.turns(bounds, &starts, |e, at, sums| {
                 let place = Place { flat: at, scratch: at, wide: false, ..place.clone() };
                 let mut state = (along.clone(), sums.to_vec());
                 let mut scalars = Vec::new();
@@ -202,10 +234,9 @@ impl Emit<'_, '_> {
         let node = &self.kernel.nodes[r];
         let offset = self.levels.scratch[r].expect("reductions have scratch") as i64;
         let value = self.start(r, true);
-        let bytes = (node.len as i64 * self.size + 15) / 16 * 16;
+        let bytes = (node.len * self.size as usize).next_multiple_of(16);
         let base = self.plus(self.scratch, offset);
-        let (zero, end, step) = (self.int(0), self.int(bytes), self.int(16));
-        self.repeat(zero, end, step, &[], |e, at, _| {
+        self.turns([0, bytes, 16], &[], |e, at, _| {
             let address = e.b.ins().iadd(base, at);
             e.b.ins().store(flags(), value, address, 0);
             Vec::new()

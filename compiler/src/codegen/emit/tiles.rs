@@ -39,7 +39,6 @@ impl Emit<'_, '_> {
 
     /// One block of rows and panels: products, then level after level.
     fn block(&mut self, tile: &Tile, first: Value, panels: Value, row: Value, m: Value) {
-        let panel_bytes = self.table.panel as i64 * self.size;
         if !tile.products.is_empty() {
             let callee = self.int(self.table.products as i64);
             let products = self.int(std::ptr::from_ref(self.products) as i64);
@@ -48,30 +47,48 @@ impl Emit<'_, '_> {
         }
         let all_rows = self.b.ins().imul(m, panels);
         let features = self.times(all_rows, self.table.panel as i64);
-        let rows_bytes = self.times(m, panel_bytes);
         for level in 0..self.levels.count {
             let sinks = self.sinks(level);
             let mut stores = if level == 0 { tile.stores.clone() } else { Vec::new() };
             stores.retain(|&(product, _, _)| tile.only_store(product, &self.kernel.nodes).is_none());
             if !sinks.is_empty() || !stores.is_empty() {
-                let (zero, one) = (self.int(0), self.int(1));
-                self.repeat(zero, panels, one, &[], |e, p, _| {
-                    let at = e.b.ins().iadd(first, p);
-                    let column = e.times(at, panel_bytes);
-                    let tile_panel = e.b.ins().imul(p, rows_bytes);
-                    let (zero, one) = (e.int(0), e.int(1));
-                    e.repeat(zero, m, one, &[], |e, r, _| {
-                        let own = e.times(r, panel_bytes);
-                        let scratch = e.b.ins().iadd(tile_panel, own);
-                        let r = e.b.ins().iadd(row, r);
-                        e.panel_row(&sinks, &stores, r, column, scratch);
-                        Vec::new()
-                    });
-                    Vec::new()
-                });
+                self.panel_rows(&sinks, &stores, [first, panels], [row, m]);
             }
-            self.calls(level, features);
+            for i in self.calls(level) {
+                self.call(i, features, None);
+            }
         }
+    }
+
+    /// Loops of one level over so many panels from a first one on, and over so many rows.
+    ///
+    /// Where they are goes from turn to turn: see [`rows`](Self::rows).
+    fn panel_rows(
+        &mut self,
+        sinks: &[usize],
+        stores: &[(usize, usize, usize)],
+        [first, panels]: [Value; 2],
+        [row, m]: [Value; 2],
+    ) {
+        let used = self.accesses(sinks, &[], stores);
+        let panel_bytes = self.table.panel as i64 * self.size;
+        let (zero, one, scratch) = (self.int(0), self.int(1), self.scratch);
+        let column = self.times(first, panel_bytes);
+        // Panels lie one behind another in scratch, each with all rows: it goes on where the last one ended.
+        self.repeat(zero, panels, one, &[column, scratch], |e, _, now| {
+            let column = now[0];
+            let starts: Vec<Value> = used.iter().map(|&a| e.row(a, row)).collect();
+            let end = e.repeat(zero, m, one, &[&[now[1]], &starts[..]].concat(), |e, _, now| {
+                e.scratch = now[0];
+                let mut rows = vec![None; e.kernel.strides.len()];
+                used.iter().zip(&now[1..]).for_each(|(&a, &row)| rows[a] = Some(row));
+                e.panel_row(sinks, stores, rows, column);
+                let steps = std::iter::once(panel_bytes).chain(used.iter().map(|&a| e.stride(a))).collect::<Vec<_>>();
+                now.iter().zip(steps).map(|(&row, step)| e.plus(row, step)).collect()
+            });
+            vec![e.plus(column, panel_bytes), end[0]]
+        });
+        self.scratch = scratch;
     }
 
     /// The vectors of one panel of one row.
@@ -79,23 +96,11 @@ impl Emit<'_, '_> {
         &mut self,
         sinks: &[usize],
         stores: &[(usize, usize, usize)],
-        row: Value,
+        rows: Vec<Option<Value>>,
         column: Value,
-        scratch: Value,
     ) {
-        let mut place = Place {
-            rows: vec![None; self.kernel.strides.len()],
-            flat: column,
-            scratch,
-            extra: 0,
-            outer: Vec::new(),
-            wide: true,
-        };
-        let used = self.accesses(sinks, stores);
-        for a in used {
-            let address = self.row(a, row);
-            place.rows[a] = Some(address);
-        }
+        let zero = self.int(0);
+        let mut place = Place { rows, flat: column, scratch: zero, extra: 0, outer: Vec::new(), wide: true };
         // Scalars of the row and of the program are the same for all vectors.
         let mut scalars = Vec::new();
         let vectors = self.table.panel / self.lanes;
