@@ -118,8 +118,9 @@ struct Emit<'a, 'f> {
     lanes: usize,
     size: i64,
     scratch: Value,
-    /// For each access, the address of row 0 at this step. They wait in memory: as values they would be computed again
-    /// wherever they are used, inside the innermost loops too, since Cranelift moves what is pure to its uses.
+    /// For each access, the address of row 0 at this step. They wait in memory, and what is made of them goes from turn to
+    /// turn of a loop: Cranelift computes what has a constant as an operand again in each block that uses it, and what
+    /// depends on that too, inside the innermost loops.
     bases: Value,
     /// What is the same at all positions of the present loop, in all lanes: a source, its feature, and the vector.
     held: Vec<(Source, usize, Value)>,
@@ -186,16 +187,29 @@ impl Emit<'_, '_> {
         self.b.ins().select(less, x, y)
     }
 
-    /// `for i in (from..to).step_by(step)`, with values carried from turn to turn.
+    /// `for i in (from..to).step_by(step)`, with values carried from turn to turn. There is one turn at least.
     fn repeat(
         &mut self,
-        from: Value,
-        to: Value,
-        step: Value,
+        bounds: [Value; 3],
         carried: &[Value],
         body: impl FnOnce(&mut Self, Value, &[Value]) -> Vec<Value>,
     ) -> Vec<Value> {
-        // Asked at the end of each turn, and once before the first: one jump a turn.
+        self.repeat_from(bounds, carried, false, body)
+    }
+
+    /// [`repeat`](Self::repeat), with no turn where `from` is not less than `to`.
+    fn repeat_if_any(&mut self, bounds: [Value; 3], body: impl FnOnce(&mut Self, Value, &[Value]) -> Vec<Value>) {
+        self.repeat_from(bounds, &[], true, body);
+    }
+
+    fn repeat_from(
+        &mut self,
+        [from, to, step]: [Value; 3],
+        carried: &[Value],
+        may_be_none: bool,
+        body: impl FnOnce(&mut Self, Value, &[Value]) -> Vec<Value>,
+    ) -> Vec<Value> {
+        // Asked at the end of each turn: one jump a turn.
         let inside = self.b.create_block();
         let exit = self.b.create_block();
         let i = self.b.append_block_param(inside, types::I64);
@@ -203,17 +217,21 @@ impl Emit<'_, '_> {
             let types = carried.iter().map(|&c| self.b.func.dfg.value_type(c)).collect::<Vec<_>>();
             types.into_iter().map(|ty| self.b.append_block_param(block, ty)).collect::<Vec<_>>()
         });
-        let turn = |e: &mut Self, i: Value, carried: &[Value]| {
-            let more = e.b.ins().icmp(IntCC::UnsignedLessThan, i, to);
+        let turn = |e: &mut Self, i: Value, carried: &[Value], may_end: bool| {
             let carried: Vec<BlockArg> = carried.iter().map(|&c| BlockArg::Value(c)).collect();
             let again = [&[BlockArg::Value(i)], &carried[..]].concat();
-            e.b.ins().brif(more, inside, &again, exit, &carried);
+            if may_end {
+                let more = e.b.ins().icmp(IntCC::UnsignedLessThan, i, to);
+                e.b.ins().brif(more, inside, &again, exit, &carried);
+            } else {
+                e.b.ins().jump(inside, &again);
+            }
         };
-        turn(self, from, carried);
+        turn(self, from, carried, may_be_none);
         self.b.switch_to_block(inside);
         let next = body(self, i, &present);
         let i = self.b.ins().iadd(i, step);
-        turn(self, i, &next);
+        turn(self, i, &next, true);
         self.b.switch_to_block(exit);
         last
     }
@@ -225,12 +243,9 @@ impl Emit<'_, '_> {
         carried: &[Value],
         body: impl FnOnce(&mut Self, Value, &[Value]) -> Vec<Value>,
     ) -> Vec<Value> {
-        let [first, end, by] = [from, to, step].map(|n| self.int(n as i64));
-        if from < to && to <= from + step {
-            body(self, first, carried)
-        } else {
-            self.repeat(first, end, by, carried, body)
-        }
+        assert!(from < to, "a turn at least");
+        let bounds = [from, to, step].map(|n| self.int(n as i64));
+        if to <= from + step { body(self, bounds[0], carried) } else { self.repeat(bounds, carried, body) }
     }
 
     fn stride(&self, access: usize) -> i64 {

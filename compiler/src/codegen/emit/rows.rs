@@ -9,6 +9,8 @@ use crate::plan::{KernelOp, Source};
 
 /// Vectors that a sum along features is taken in, side by side.
 const CHAINS: usize = 4;
+/// Nodes of a loop without sums up to which it takes as many vectors a turn.
+const FEW_NODES: usize = 6;
 /// Most rows that a row kernel takes together, and bytes of scratch that they may have: half of a small first cache.
 pub(super) const ROWS_TOGETHER: usize = 8;
 pub(super) const ROWS_BYTES: usize = 16 << 10;
@@ -27,16 +29,15 @@ impl Emit<'_, '_> {
     /// nothing of each other. Each has scratch of its own.
     pub(super) fn rows(&mut self, row0: Value, row1: Value, together: usize) {
         let (one, block, all) = (self.int(1), self.int(together as i64), self.scratch);
-        self.repeat(row0, row1, block, &[], |e, first, _| {
+        self.repeat_if_any([row0, row1, block], |e, first, _| {
             let end = e.b.ins().iadd(first, block);
             let end = e.min(end, row1);
             for level in 0..e.levels.count {
                 let (sinks, calls) = (e.sinks(level), e.calls(level));
                 let used = e.accesses(&sinks, &calls, &[]);
-                // Scratch and the rows go from turn to turn. Computed from the row's number they would be computed again at
-                // each position: Cranelift moves what is made with a constant to where it is used, into all loops.
+                // Scratch and the rows go from turn to turn: see `bases`.
                 let starts: Vec<Value> = used.iter().map(|&a| e.row(a, first)).collect();
-                e.repeat(first, end, one, &[&[all], &starts[..]].concat(), |e, _, now| {
+                e.repeat([first, end, one], &[&[all], &starts[..]].concat(), |e, _, now| {
                     e.scratch = now[0];
                     let mut rows = vec![None; e.kernel.strides.len()];
                     used.iter().zip(&now[1..]).for_each(|(&a, &row)| rows[a] = Some(row));
@@ -166,7 +167,9 @@ impl Emit<'_, '_> {
         let along: Vec<usize> = reduces.iter().copied().filter(|&r| self.sums_along(r, nested.is_some())).collect();
         // A sum is a chain, each link of which waits for the one before: several chains keep the adders busy.
         let vectors = wide / self.lanes;
-        let chains = if along.is_empty() { 1 } else { vectors.clamp(1, CHAINS) };
+        // Without sums, several vectors a turn are fewer turns.
+        let together = if along.is_empty() && self.involved(sinks).len() > FEW_NODES { 1 } else { CHAINS };
+        let chains = vectors.clamp(1, together);
         let whole = vectors / chains * chains;
         for (from, to, chains) in [(0, whole, chains), (whole, vectors, 1)] {
             if from == to {

@@ -24,10 +24,10 @@ impl Emit<'_, '_> {
         let none = self.b.ins().icmp(IntCC::Equal, widest, zero);
         let divisor = self.b.ins().select(none, one, widest);
         let block = self.b.ins().udiv(area, divisor);
-        self.repeat(panel0, panel1, block, &[], |e, first, _| {
+        self.repeat_if_any([panel0, panel1, block], |e, first, _| {
             let left = e.b.ins().isub(panel1, first);
             let panels = e.min(left, block);
-            e.repeat(row0, row1, most, &[], |e, row, _| {
+            e.repeat_if_any([row0, row1, most], |e, row, _| {
                 let left = e.b.ins().isub(row1, row);
                 let m = e.min(left, most);
                 e.block(tile, first, panels, row, m);
@@ -62,7 +62,7 @@ impl Emit<'_, '_> {
 
     /// Loops of one level over so many panels from a first one on, and over so many rows.
     ///
-    /// Where they are goes from turn to turn: see [`rows`](Self::rows).
+    /// Where they are goes from turn to turn: see `bases`.
     fn panel_rows(
         &mut self,
         sinks: &[usize],
@@ -75,10 +75,10 @@ impl Emit<'_, '_> {
         let (zero, one, scratch) = (self.int(0), self.int(1), self.scratch);
         let column = self.times(first, panel_bytes);
         // Panels lie one behind another in scratch, each with all rows: it goes on where the last one ended.
-        self.repeat(zero, panels, one, &[column, scratch], |e, _, now| {
+        self.repeat([zero, panels, one], &[column, scratch], |e, _, now| {
             let column = now[0];
             let starts: Vec<Value> = used.iter().map(|&a| e.row(a, row)).collect();
-            let end = e.repeat(zero, m, one, &[&[now[1]], &starts[..]].concat(), |e, _, now| {
+            let end = e.repeat([zero, m, one], &[&[now[1]], &starts[..]].concat(), |e, _, now| {
                 e.scratch = now[0];
                 let mut rows = vec![None; e.kernel.strides.len()];
                 used.iter().zip(&now[1..]).for_each(|(&a, &row)| rows[a] = Some(row));
