@@ -173,7 +173,10 @@ fn products(plan: &Plan) -> (usize, Vec<usize>, usize, usize) {
         Work::Kernel(k) => usize::from(k.tile.as_ref().is_some_and(|t| !t.products.is_empty())),
         _ => 0,
     };
-    let sums = |work: &Work| usize::from(matches!(work, Work::ReduceProduct { .. } | Work::ReduceRows { .. }));
+    let sums = |work: &Work| match work {
+        Work::ReduceProduct { sums, .. } => 1 + usize::from(sums.is_some()),
+        _ => usize::from(matches!(work, Work::ReduceRows { .. })),
+    };
     let (mut before, mut inside, mut sums_outside, mut sums_inside) = (0, Vec::<(String, usize)>::new(), 0, 0);
     for (stage, l) in plan.units.iter().flat_map(Unit::stages) {
         let Some(l) = l else {

@@ -160,6 +160,7 @@ fn gradient<E: Real>(kernels: &Kernels<E>, ki: usize, n: usize, rows: usize) -> 
         rows,
         c: c.as_mut_ptr(),
         ldc: n,
+        sums: std::ptr::null_mut(),
         accumulate: true,
     };
     let mut scratch = Vec::new();

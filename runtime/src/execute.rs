@@ -553,7 +553,7 @@ impl<E: Float> Run<'_, E> {
                     let dst = slice_mut(dst, panels.len() * k_total * nr);
                     gemm::pack_b(&matrix, nr, dst, k_total * nr, *k_offset, panels);
                 }
-                Work::ReduceProduct { a, b, pairs, into, offset, stride } => {
+                Work::ReduceProduct { a, b, pairs, into, offset, stride, sums } => {
                     let own = &mut *self.own[share.member].get();
                     let c = self.buffers[into.0].cast::<E>().add(*offset);
                     let (ki, n) = (a.len / pairs, b.len / pairs);
@@ -569,6 +569,7 @@ impl<E: Float> Run<'_, E> {
                         rows,
                         c,
                         ldc: *stride,
+                        sums: sums.as_ref().map_or(std::ptr::null_mut(), |sums| self.address(sums, t, 0)),
                         accumulate: goes_on,
                     };
                     let units = share.of(job.units(self.kernels));

@@ -180,6 +180,7 @@ impl Builder {
             }
         }
         sums::take_products(&mut units, &mut self.buffers);
+        sums::join_products(&mut units);
         Plan {
             name: program.name.clone(),
             target: self.target,

@@ -272,6 +272,8 @@ pub enum Work {
         offset: usize,
         /// Elements from a result row to the next.
         stride: usize,
+        /// Where the sum of the right rows goes, if that is wanted, too.
+        sums: Option<Span>,
     },
     /// Sums rows to a narrower extent.
     ReduceRows {

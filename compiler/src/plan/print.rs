@@ -154,10 +154,11 @@ impl Plan {
                 let kept = if stage.constant { " ; when parameters change" } else { "" };
                 format!("pack {} = {from} [{k}, {n}]{kept}", self.buffers[into.0].name)
             }
-            Work::ReduceProduct { a, b, into, offset, .. } => {
+            Work::ReduceProduct { a, b, into, offset, sums, .. } => {
                 let sum = if swept.is_some() { "+=" } else { "=" };
                 let at = if *offset == 0 { String::new() } else { format!("@{offset}") };
-                format!("reduce_product {}{at} {sum} {}ᵀ · {}", self.buffers[into.0].name, s(a), s(b))
+                let sums = sums.as_ref().map(|sums| format!(", {} {sum} {}", s(sums), s(b))).unwrap_or_default();
+                format!("reduce_product {}{at} {sum} {}ᵀ · {}{sums}", self.buffers[into.0].name, s(a), s(b))
             }
             Work::ReduceRows { from, times, into } => {
                 let times = times.as_ref().map(|times| format!(" * {}", s(times))).unwrap_or_default();

@@ -5,6 +5,9 @@
 //! for the sum alone, and its factors are in memory, the sum takes the factors instead: a multiply-add for each
 //! element, and nothing is written.
 //!
+//! The gradient of a bias sums the rows that the gradient of the weight beside it multiplies: one stage does both, and
+//! reads them once.
+//!
 //! Before: a plan's units without sweeps. After: the same sums, of fewer stages; what held the products has one row.
 
 use super::kernel::{KernelNode, KernelOp, Source};
@@ -32,6 +35,46 @@ pub fn take_products(units: &mut Vec<Unit>, buffers: &mut [Buffer]) {
             !kernel.nodes.is_empty() || kernel.tile.as_ref().is_some_and(|tile| !tile.products.is_empty())
         })
     });
+}
+
+/// Lets products over rows sum their right rows, where a stage of its own does.
+pub fn join_products(units: &mut Vec<Unit>) {
+    let mut s = 0;
+    while s < units.len() {
+        let Some((p, into)) = product_beside(units, s) else {
+            s += 1;
+            continue;
+        };
+        let Unit::Stage(sum) = units.remove(s) else { unreachable!("a stage") };
+        let Unit::Stage(product) = &mut units[if p < s { p } else { p - 1 }] else { unreachable!("a stage") };
+        let Work::ReduceProduct { sums, .. } = &mut product.work else { unreachable!("a product") };
+        *sums = Some(into);
+        product.writes.push(into.access);
+        product.name = format!("{} {}", product.name, sum.name);
+    }
+}
+
+/// If unit `s` sums the rows that a product over rows has on its right, and may as well be done there: that product, and
+/// where the sum goes.
+fn product_beside(units: &[Unit], s: usize) -> Option<(usize, Span)> {
+    let Unit::Stage(sum) = &units[s] else { return None };
+    let Work::ReduceRows { from, times: None, into } = &sum.work else { return None };
+    if into.access.at != At::Shared {
+        return None;
+    }
+    let is_beside = |p: &usize| {
+        let Unit::Stage(product) = &units[*p] else { return false };
+        let Work::ReduceProduct { b, pairs: 1, sums: None, .. } = &product.work else { return false };
+        let between = &units[s.min(*p) + 1..s.max(*p)];
+        let is_free = between.iter().flat_map(stages).all(|stage| {
+            let touches = |list: &[Access], buffer: BufferId| list.iter().any(|access| access.buffer == buffer);
+            !touches(&stage.writes, from.access.buffer)
+                && !touches(&stage.writes, into.access.buffer)
+                && !touches(&stage.reads, into.access.buffer)
+        });
+        b == from && product.domain == sum.domain && is_free
+    };
+    (0..units.len()).find(is_beside).map(|p| (p, *into))
 }
 
 fn kernel_of(unit: &Unit) -> Option<&Kernel> {

@@ -235,9 +235,10 @@ impl Stage {
             }
             // A matrix is in a shared row, and so is what is packed.
             Work::Pack { .. } => {}
-            Work::ReduceProduct { a, b, .. } => {
+            Work::ReduceProduct { a, b, sums, .. } => {
                 read(a);
                 read(b);
+                sums.iter_mut().for_each(write);
             }
             Work::ReduceRows { from, times, into } => {
                 read(from);

@@ -384,6 +384,12 @@ fn packing() {
 }
 
 fn reduce_shape<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool) {
+    let plain = reduce_shape_with::<E>(ki, n, rows, accumulate, false);
+    assert!(plain == reduce_shape_with::<E>(ki, n, rows, accumulate, true), "sums beside C change nothing of it");
+}
+
+/// The bits of C by all instruction sets.
+fn reduce_shape_with<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool, with_sums: bool) -> Vec<Vec<u64>> {
     let (lda, ldb, ldc) = (ki + 5, n + 3, n + 2);
     // Exactly as long as the matrices reach, so that a tool that watches memory sees any excess.
     let reach = |rows: usize, ld: usize, width: usize| {
@@ -392,10 +398,12 @@ fn reduce_shape<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool) {
     let a: Vec<E> = noise(reach(rows, lda, ki), 1);
     let b: Vec<E> = noise(reach(rows, ldb, n), 2);
     let old: Vec<E> = noise(ki * ldc, 3);
+    let old_sums: Vec<E> = noise(n, 4);
+    let mut all = Vec::new();
     for kernels in Kernels::<E>::all_supported() {
         let mut scratch = Vec::new();
         let mut run = |cuts: &[usize]| {
-            let mut c = old.clone();
+            let (mut c, mut sums) = (old.clone(), old_sums.clone());
             let job = ReduceProduct {
                 a: a.as_ptr(),
                 lda: lda as isize,
@@ -406,6 +414,7 @@ fn reduce_shape<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool) {
                 rows,
                 c: c.as_mut_ptr(),
                 ldc,
+                sums: if with_sums { sums.as_mut_ptr() } else { std::ptr::null_mut() },
                 accumulate,
             };
             let units = job.units(kernels);
@@ -418,6 +427,14 @@ fn reduce_shape<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool) {
                 start = end;
             }
             assert_eq!(scratch.len(), job.scratch_len(kernels));
+            let mut expected = old_sums.clone();
+            if with_sums {
+                let job =
+                    ReduceRows { b: job.b, ldb: job.ldb, times: None, n, rows, c: expected.as_mut_ptr(), accumulate };
+                // SAFETY: all of B; supported kernels.
+                unsafe { reduce_rows(kernels, &job, 0..n) };
+            }
+            assert_eq!(bits(&sums), bits(&expected), "{} {ki}×{n}×{rows}: sums of B's rows", kernels.name);
             c
         };
         let whole = run(&[]);
@@ -443,7 +460,9 @@ fn reduce_shape<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool) {
         for cuts in [&[50][..], &[33, 66], &[10, 20, 30, 40, 50, 60, 70, 80, 90]] {
             assert_eq!(bits(&whole), bits(&run(cuts)), "{} {ki}×{n}×{rows} cut at {cuts:?}", kernels.name);
         }
+        all.push(bits(&whole));
     }
+    all
 }
 
 #[test]
@@ -490,6 +509,7 @@ fn weight_gradients_on_a_team() {
             rows,
             c: c.as_mut_ptr(),
             ldc: n,
+            sums: std::ptr::null_mut(),
             accumulate: false,
         };
         let units = job.units(kernels);
@@ -593,16 +613,29 @@ fn pieces_from_the_end<E: Real>(ki: usize, n: usize, rows: usize) {
     let turned = |x: &[E], width: usize| x.chunks(width).rev().flatten().copied().collect::<Vec<E>>();
     let (back_a, back_b) = (turned(&a, ki), turned(&b, n));
     for kernels in Kernels::<E>::all_supported() {
-        let (mut c, mut sums) = (vec![E::default(); ki * n], vec![E::default(); n]);
+        let (mut c, mut sums, mut beside) = (vec![E::default(); ki * n], vec![E::default(); n], vec![E::default(); n]);
         let mut sum = |a: *const E, b: *const E, sign: isize, rows: usize, accumulate: bool| {
             let (lda, ldb) = (sign * ki as isize, sign * n as isize);
-            let product = ReduceProduct { a, lda, ki, b, ldb, n, rows, c: c.as_mut_ptr(), ldc: n, accumulate };
+            let product = ReduceProduct {
+                a,
+                lda,
+                ki,
+                b,
+                ldb,
+                n,
+                rows,
+                c: c.as_mut_ptr(),
+                ldc: n,
+                sums: beside.as_mut_ptr(),
+                accumulate,
+            };
             let of_rows = ReduceRows { b, ldb, times: None, n, rows, c: sums.as_mut_ptr(), accumulate };
             // SAFETY: all of the matrices above, from whichever end; supported kernels.
             unsafe {
                 reduce_product(kernels, &product, 0..product.units(kernels), &mut Vec::new());
                 reduce_rows(kernels, &of_rows, 0..n);
             }
+            assert_eq!(bits(&beside), bits(&sums));
             (bits(&c), bits(&sums))
         };
         let expected = sum(back_a.as_ptr(), back_b.as_ptr(), 1, rows, false);

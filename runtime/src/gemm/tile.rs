@@ -140,6 +140,8 @@ pub(super) struct Aside<E> {
     /// null.
     pub a_source: *const E,
     pub a_source_k: usize,
+    /// Whether the last tile of A is among those to be packed.
+    pub packs_tail: bool,
     /// Where the rows of the one panel of B are, `b_source_k` elements apart, when they are yet to be packed; or null.
     pub b_source: *const E,
     pub b_source_k: usize,
@@ -152,7 +154,16 @@ impl<E> Aside<E> {
     /// Nothing besides.
     pub const fn nothing() -> Self {
         let none = std::ptr::null();
-        Self { a_tile: 0, a_source: none, a_source_k: 0, b_source: none, b_source_k: 0, hint: none, hint_k: 0 }
+        Self {
+            a_tile: 0,
+            a_source: none,
+            a_source_k: 0,
+            packs_tail: true,
+            b_source: none,
+            b_source_k: 0,
+            hint: none,
+            hint_k: 0,
+        }
     }
 }
 
@@ -413,7 +424,7 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
     // Few rows are one tile, which takes several panels at once.
     let at_once = panels_at_once(call.m);
     let line = LINE / size_of::<T::Element>();
-    let packs_a = TILED && !aside.a_source.is_null();
+    let has_a_source = TILED && !aside.a_source.is_null();
 
     let mut block = 0;
     while block < call.m {
@@ -486,7 +497,7 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
                         // All rows, along the panels.
                         _ if panels > 1 => (left, (call.panels - panel) / panels),
                         ..=TILE_ROWS => (left, 1),
-                        _ if TILED => (TILE_ROWS, left / TILE_ROWS),
+                        _ if TILED => (TILE_ROWS, (left - usize::from(has_a_source && !aside.packs_tail)) / TILE_ROWS),
                         // The last two share, so that neither becomes too small to fill the pipeline.
                         7 => (4, 1),
                         8 => (4, 2),
@@ -494,6 +505,7 @@ pub(super) unsafe fn drive<T: Vector, const TILED: bool, const V: usize>(
                         10 => (5, 2),
                         _ => (TILE_ROWS, left / TILE_ROWS - usize::from(!matches!(left % TILE_ROWS, 0 | 5))),
                     };
+                    let packs_a = has_a_source && (aside.packs_tail || left > TILE_ROWS);
                     left = if panels > 1 { 0 } else { left - rows * tiles };
                     let strip = Strip {
                         tiles,

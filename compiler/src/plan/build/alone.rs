@@ -76,7 +76,7 @@ impl Builder {
                     let mut column = 0;
                     for &b in &right {
                         let offset = home.offset + row * stride + column;
-                        let work = Work::ReduceProduct { a, b, pairs, into: home.buffer, offset, stride };
+                        let work = Work::ReduceProduct { a, b, pairs, into: home.buffer, offset, stride, sums: None };
                         stages.push(stage(&name, domain, work));
                         column += b.len / pairs;
                     }

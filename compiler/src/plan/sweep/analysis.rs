@@ -416,7 +416,7 @@ impl Work {
     /// Elements that its sums over the rows of its domain have.
     pub(in crate::plan) fn summed(&self) -> usize {
         match self {
-            Work::ReduceProduct { a, b, pairs, .. } => a.len * b.len / pairs,
+            Work::ReduceProduct { a, b, pairs, sums, .. } => a.len * b.len / pairs + sums.map_or(0, |sums| sums.len),
             Work::ReduceRows { into, .. } => into.len,
             // Rows of the table that a segment meets are few.
             _ => 0,
