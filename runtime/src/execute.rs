@@ -75,6 +75,7 @@ pub struct Executor<E: Float> {
     bound: Vec<Bound>,
     /// Address of row 0 of each buffer.
     buffers: Vec<*mut u8>,
+    kernels: &'static Kernels<E>,
     team: Team,
     sharing: Sharing,
     own: Vec<UnsafeCell<Own<E>>>,
@@ -103,6 +104,7 @@ impl<E: Float> Executor<E> {
             sizes: None,
             bound: Vec::new(),
             buffers: Vec::new(),
+            kernels: Kernels::detect(),
             team: Team::new(1),
             sharing: Sharing::Auto,
             own: Vec::new(),
@@ -202,7 +204,7 @@ impl<E: Float> Executor<E> {
             own: &self.own,
             sizes: self.sizes.as_ref().expect("bound before it runs"),
             segments: &self.segments,
-            kernels: Kernels::<E>::detect(),
+            kernels: self.kernels,
             window,
         }
     }
@@ -228,9 +230,8 @@ impl<E: Float> Executor<E> {
 
     /// What a run reads, and who runs it.
     fn parts(&mut self, window: Option<Window>) -> (Run<'_, E>, &mut Team) {
-        let Executor { compiled, buffers, own, sizes, segments, bound, team, .. } = self;
+        let Executor { compiled, buffers, own, sizes, segments, bound, team, kernels, .. } = self;
         let sizes = sizes.as_ref().expect("bound before it runs");
-        let kernels = Kernels::<E>::detect();
         (Run { compiled, buffers, bound, own, sizes, segments, kernels, window }, team)
     }
 
