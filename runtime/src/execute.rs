@@ -26,7 +26,7 @@ use retrograd_compiler::plan::{
 
 use crate::arena::Arena;
 use crate::float::Float;
-use crate::gemm::{self, GemmCall, Kernels, PackB, Segment};
+use crate::gemm::{self, GemmCall, Kernels, PackB, Segment, SmallProduct};
 use crate::team::{Meeting, Team};
 use crate::tensor::Item;
 
@@ -646,11 +646,14 @@ impl<E: Float> Run<'_, E> {
                     }
                 }
                 Work::MatMul { a, b, into, mkn: [m, k, n], ta, tb } => {
+                    let scratch = &mut (*self.own[share.member].get()).product;
+                    let (a_is_transposed, b_is_transposed) = (*ta, *tb);
+                    let product = SmallProduct { m: *m, k: *k, n: *n, a_is_transposed, b_is_transposed };
                     for r in mine {
                         let x = slice(self.address::<E>(a, t, r).cast_const(), a.len);
                         let y = slice(self.address::<E>(b, t, r).cast_const(), b.len);
                         let out = slice_mut(self.address::<E>(into, t, r), m * n);
-                        matmul(x, y, out, [*m, *k, *n], *ta, *tb);
+                        product.compute(self.kernels, x, y, out, scratch);
                     }
                 }
                 Work::Gather { table, index, into, width } => {
@@ -773,9 +776,13 @@ unsafe fn copy<T: Copy>(from: *const T, into: *mut T, dims: &[usize], strides: &
     match dims.split_first() {
         // SAFETY: by the caller's promise, for the one element that is left.
         None => unsafe { *into = *from },
-        // SAFETY: by the caller's promise, a dense run.
-        Some((&n, [])) if strides[0] == 1 && into_strides[0] == 1 => unsafe {
-            std::ptr::copy_nonoverlapping(from, into, n);
+        // SAFETY: by the caller's promise, a run of elements, of which the dense ones are slices.
+        Some((&n, [])) => unsafe {
+            match (strides[0], into_strides[0]) {
+                (1, 1) => std::ptr::copy_nonoverlapping(from, into, n),
+                (0, 1) => std::slice::from_raw_parts_mut(into, n).fill(*from),
+                (step, step_into) => (0..n).for_each(|i| *into.add(i * step_into) = *from.add(i * step)),
+            }
         },
         Some((&n, rest)) => {
             for i in 0..n {
@@ -790,21 +797,6 @@ unsafe fn copy<T: Copy>(from: *const T, into: *mut T, dims: &[usize], strides: &
                     );
                 }
             }
-        }
-    }
-}
-
-/// A small product within one row.
-fn matmul<E: Float>(a: &[E], b: &[E], out: &mut [E], [m, k, n]: [usize; 3], ta: bool, tb: bool) {
-    for r in 0..m {
-        for c in 0..n {
-            let mut sum = 0.0;
-            for i in 0..k {
-                let x: f64 = a[if ta { i * m + r } else { r * k + i }].into();
-                let y: f64 = b[if tb { c * k + i } else { i * n + c }].into();
-                sum += x * y;
-            }
-            out[r * n + c] = E::from_f64(sum);
         }
     }
 }

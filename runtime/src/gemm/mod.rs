@@ -11,6 +11,7 @@
 //!   multiplies `[x, h]` by one packed weight matrix without ever storing `[x, h]`: two segments.
 //! * The **weight gradient** `Aᵀ·B` sums over the rows of two tall matrices: [`reduce_product`]. A
 //!   bias gradient is the sum of the rows of one: [`reduce_rows`].
+//! * A **small product** is of two matrices that each row has for itself: [`SmallProduct`].
 //!
 //! # Invariants
 //!
@@ -30,6 +31,7 @@
 mod pack;
 mod products;
 mod reduce;
+mod small;
 mod tile;
 mod vector;
 
@@ -43,6 +45,7 @@ use retrograd_compiler::codegen::{ProductsFn, TileProducts};
 pub use pack::{PackB, pack_b};
 use products::Block;
 pub use reduce::{ReduceProduct, ReduceRows, reduce_product, reduce_rows};
+pub use small::SmallProduct;
 
 /// A run of the K dimension of A: `A(m, k) = a[m*am + k*ak]` for `k` in `0..self.k`.
 #[repr(C)]
@@ -124,6 +127,8 @@ pub struct Kernels<E: 'static> {
     pub products: ProductsFn,
     /// The product with A stored in tiles, for [`reduce_product`].
     tiled: TiledFn<E>,
+    /// Dot products, for [`SmallProduct`].
+    dots: unsafe extern "C" fn(*const small::DotsCall<E>),
     /// Sums over rows of products, for [`reduce_rows`].
     row_products: unsafe extern "C" fn(*const vector::RowProducts<E>),
     /// Multiply-adds on registers, in rounds of [`PEAK_SUMS`] vectors; gives something of the sums.
@@ -207,6 +212,13 @@ macro_rules! candidate {
             unsafe { tile::drive::<$vector, true, $vectors>(&*call, &*aside) }
         }
         /// # Safety
+        /// See [`small::dots`].
+        $(#[target_feature(enable = $features)])?
+        unsafe extern "C" fn dots(call: *const small::DotsCall<$element>) {
+            // SAFETY: the caller's promise; the features are enabled here.
+            unsafe { small::dots::<$vector>(&*call) }
+        }
+        /// # Safety
         /// See [`vector::row_products`].
         $(#[target_feature(enable = $features)])?
         unsafe extern "C" fn row_products(job: *const vector::RowProducts<$element>) {
@@ -228,6 +240,7 @@ macro_rules! candidate {
                 gemm,
                 products,
                 tiled,
+                dots,
                 row_products,
                 rounds,
                 lanes: <$vector as vector::Vector>::LANES,

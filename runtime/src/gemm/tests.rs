@@ -738,3 +738,45 @@ fn tables_of_products() {
     tables::<f32>();
     tables::<f64>();
 }
+
+fn small_products<E: Real>() {
+    let sizes = [
+        (1, 1, 1),
+        (9, 128, 1),
+        (1, 9, 128),
+        (1, 128, 9),
+        (128, 9, 1),
+        (5, 7, 33),
+        (8, 64, 16),
+        (3, 100, 4),
+        (4, 0, 3),
+    ];
+    for (m, k, n) in sizes {
+        let (a, b): (Vec<E>, Vec<E>) = (noise(m * k, 1), noise(k * n, 2));
+        for (a_is_transposed, b_is_transposed) in [(false, false), (false, true), (true, false), (true, true)] {
+            let product = SmallProduct { m, k, n, a_is_transposed, b_is_transposed };
+            for kernels in Kernels::<E>::all_supported() {
+                let mut c = vec![E::of(7.0); m * n + 1];
+                product.compute(kernels, &a, &b, &mut c, &mut Vec::new());
+                for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                    let left = |l: usize| a[if a_is_transposed { l * m + i } else { i * k + l }].wide();
+                    let right = |l: usize| b[if b_is_transposed { j * k + l } else { l * n + j }].wide();
+                    let (sum, given): (f64, f64) = ((0..k).map(|l| left(l) * right(l)).sum(), c[i * n + j].wide());
+                    let bound = E::EPSILON * (k as f64 + 2.0);
+                    assert!(
+                        (sum - given).abs() <= bound,
+                        "{}: {product:?} ({i}, {j}): {given}, not {sum}",
+                        kernels.name
+                    );
+                }
+                assert_eq!(c[m * n].wide(), 7.0, "outside C");
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_small_matrices() {
+    small_products::<f32>();
+    small_products::<f64>();
+}
