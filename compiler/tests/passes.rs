@@ -522,16 +522,20 @@ fn products_of_concatenations_are_split() {
          %2: f32[6, 4] = concat %0, %1
          output o = %2",
     );
-    // Sums over the rows of a sequence keep all its rows for the part that has fewer.
+    // Sums over the rows of a sequence count the part that has fewer as often.
     check(
         "%0: f32[T, B, 6] = concat s, z
          %1: f32[6, 4] = dot.tn %0, y
          output o = %1",
-        "%0: f32[4, 4] = dot.tn s, y
-         %1: f32[T, B, 2] = expand z
-         %2: f32[2, 4] = dot.tn %1, y
-         %3: f32[6, 4] = concat %0, %2
-         output o = %3",
+        "%0: f32[B, 4] = sum_rows s
+         %1: f32[4, 4] = dot.tn %0, y
+         %2: f32 = row_count [T, B]
+         %3: f32 = row_count [B]
+         %4: f32 = div %2, %3
+         %5: f32[B, 2] = mul z, %4
+         %6: f32[2, 4] = dot.tn %5, y
+         %7: f32[6, 4] = concat %1, %6
+         output o = %7",
     );
     // The weight's rows are cut instead of the result.
     check(
@@ -543,6 +547,26 @@ fn products_of_concatenations_are_split() {
          %1: f32[2, 3] = slice w 4..6
          %2: f32[B, 2] = dot.nt %0, %1
          output o = %2",
+    );
+}
+
+#[test]
+fn products_over_rows_multiply_the_fewer() {
+    check(
+        "%0: f32[4, 4] = dot.tn s, s
+         %1: f32[4, 4] = dot.tn y, s
+         %2: f32[T, B, 2] = expand z
+         %3: f32[4, 2] = dot.tn s, %2
+         output o = %0
+         output p = %1
+         output q = %3",
+        "%0: f32[4, 4] = dot.tn s, s
+         %1: f32[B, 4] = sum_rows s
+         %2: f32[4, 4] = dot.tn y, %1
+         %3: f32[4, 2] = dot.tn %1, z
+         output o = %0
+         output p = %2
+         output q = %3",
     );
 }
 

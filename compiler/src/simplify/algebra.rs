@@ -67,6 +67,7 @@ fn rule(g: &mut Numbered, op: &Op, x: &[Value]) -> Option<Value> {
             Op::Unary(u) => unary(g, *u, x[0]),
             Op::Binary(b) => arithmetic(g, *b, x[0], x[1]).or_else(|| in_order(g, *b, x[0], x[1])),
             Op::Select => select(g, x),
+            Op::DotTn => fewer_rows(g, x),
             _ => views::rule(g, op, x),
         },
     )
@@ -82,6 +83,22 @@ fn narrower_rows(g: &mut Numbered, op: &Op, x: &[Value]) -> Option<Value> {
     let few: Vec<Value> = x.iter().map(|v| if repeated(v) { g.operands(*v)[0] } else { *v }).collect();
     let v = emit(g, op.clone(), &few);
     Some(widened(g, v, &ty))
+}
+
+/// A product over rows, one side of which is the same for many of them, multiplies the sum of the other side's:
+/// `Σ_t Σ_b a[b]ᵀ·y[t, b] = Σ_b a[b]ᵀ·(Σ_t y[t, b])`. Concatenations are taken apart before: see `split`.
+fn fewer_rows(g: &mut Numbered, x: &[Value]) -> Option<Value> {
+    let extent = x.iter().map(|&v| g.ty(v).extent).max()?;
+    for (i, other) in [(0, 1), (1, 0)] {
+        let few = if matches!(g.op(x[i]), Op::Expand(_)) { g.operands(x[i])[0] } else { x[i] };
+        let rows = g.ty(few).extent;
+        if rows < extent && g.ty(x[other]).extent == extent && !matches!(g.op(x[other]), Op::Concat(_)) {
+            let mut y = [few; 2];
+            y[other] = emit(g, Op::SumRows(rows), &[x[other]]);
+            return Some(emit(g, Op::DotTn, &y));
+        }
+    }
+    None
 }
 
 /// A pointwise op needs no constant or repeated scalar written out over the features of another operand, and it is
