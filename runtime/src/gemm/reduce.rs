@@ -23,7 +23,7 @@
 //!
 //! The gradient of the bias beside a weight sums the rows of the same B. It is one row more of C, whose row of A is all
 //! ones, in the block with the last rows: most often that row finds room in a tile that is not full. Taken for itself the
-//! sum reads B once more, from further away (1.2 % of a training step, LSTM of 256 units; this way 0.1).
+//! sum reads B once more, from further away: gradients of weights and biases together take 2 to 4 % longer then.
 //!
 //! # Units
 //!
