@@ -133,12 +133,7 @@ fn product<E: Real>(kernels: &Kernels<E>, m: usize, k: usize, n: usize, transpos
         c_panel: kernels.nr,
         m,
         panels,
-        start: std::ptr::null(),
-        start_row: 0,
-        start_panel: 0,
-        next: std::ptr::null(),
-        hints: std::ptr::null(),
-        hint_count: 0,
+        ..GemmCall::bare()
     };
     // SAFETY: the matrices above; the kernels are supported.
     best::<E>(2.0 * (m * k * n) as f64, || unsafe { (kernels.gemm)(&call) })

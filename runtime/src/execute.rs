@@ -267,7 +267,7 @@ impl<E: Float> Executor<E> {
         let sharing = self.sharing;
         let (run, team) = self.parts(window);
         let work = run.bound[at].effort;
-        let rows = stage.rows(run.sizes);
+        let rows = run.rows_of(stage);
         let by = sharing.of(&Piece { rows, work, in_loop: None }, team.size());
         if by == By::Nobody || !has_parts(stage, rows) {
             return run.rows(stage, at, Share::WHOLE);
@@ -361,20 +361,21 @@ fn accesses(stage: &Stage) -> impl Iterator<Item = &Access> {
 
 /// Whether a stage's rows can be taken through a whole loop by themselves.
 fn works_by_row(stage: &Stage) -> bool {
-    stage.domain == Domain::Batch
-        && !matches!(
-            stage.work,
-            Work::Pack { .. } | Work::ReduceProduct { .. } | Work::ReduceRows { .. } | Work::Scatter { .. }
-        )
+    stage.domain == Domain::Batch && !takes_all_rows(&stage.work)
+}
+
+/// Whether what it gives is of all rows together.
+fn takes_all_rows(work: &Work) -> bool {
+    matches!(work, Work::Pack { .. } | Work::ReduceProduct { .. } | Work::ReduceRows { .. } | Work::Scatter { .. })
 }
 
 /// Whether there is something of a stage, over so many rows, for more than one member.
 fn has_parts(stage: &Stage, rows: usize) -> bool {
     match &stage.work {
-        Work::Kernel(kernel) => rows > 1 || kernel.tile.is_some(),
-        Work::Pack { .. } | Work::ReduceProduct { .. } | Work::ReduceRows { .. } => true,
+        Work::Kernel(kernel) if kernel.tile.is_some() => true,
+        // One member does it.
         Work::Scatter { .. } => false,
-        _ => rows > 1,
+        work => rows > 1 || takes_all_rows(work),
     }
 }
 
@@ -490,13 +491,18 @@ impl<E: Float> Run<'_, E> {
         matches!(domain, Domain::Time(a) | Domain::EachStep(a) if self.compiled.plan.sums_from_the_end(a))
     }
 
-    /// One member's part of the stage at this place, at step t.
-    fn stage(&self, stage: &Stage, at: usize, t: usize, share: Share) {
-        let rows = match stage.domain {
+    /// Rows of a stage: of the present segment, and of one step if it goes by steps.
+    fn rows_of(&self, stage: &Stage) -> usize {
+        match stage.domain {
             Domain::Shared => 1,
             Domain::Batch | Domain::EachStep(_) => self.sizes.batch,
             Domain::Time(axis) => self.sizes.batch * self.steps_of(axis),
-        };
+        }
+    }
+
+    /// One member's part of the stage at this place, at step t.
+    fn stage(&self, stage: &Stage, at: usize, t: usize, share: Share) {
+        let rows = self.rows_of(stage);
         let mine = match stage.domain {
             Domain::Shared if share.member > 0 => 0..0,
             Domain::Shared => 0..1,
@@ -629,12 +635,7 @@ impl<E: Float> Run<'_, E> {
                             c_panel: m * nr,
                             m: *m,
                             panels,
-                            start: std::ptr::null(),
-                            start_row: 0,
-                            start_panel: 0,
-                            next: std::ptr::null(),
-                            hints: std::ptr::null(),
-                            hint_count: 0,
+                            ..GemmCall::bare()
                         };
                         (self.kernels.gemm)(&call);
                         let out = slice_mut(self.address::<E>(into, t, r), m * n);

@@ -139,6 +139,20 @@ impl<E: Float> Session<E> {
     }
 
     /// Says how the threads share their work from now on. Results have the same bits whichever it is.
+    ///
+    /// ```
+    /// use ndarray::arr2;
+    /// use retrograd_compiler::ir::Program;
+    /// use retrograd_runtime::{feed::Feed, session::{Session, Sharing}};
+    ///
+    /// let program = Program::record("twice", |p| p.output("y", 2.0 * p.input("x", 2)))?;
+    /// let mut session = Session::<f32>::new(&program, 1)?;
+    /// session.set_threads(2);
+    /// session.share(Sharing::Features);
+    /// session.run(&Feed::new().f32("x", arr2(&[[1.0, 2.0]]).view()))?;
+    /// assert_eq!(session.output("y").unwrap(), arr2(&[[2.0, 4.0]]).into_dyn());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn share(&mut self, sharing: Sharing) {
         self.executor.share(sharing);
     }

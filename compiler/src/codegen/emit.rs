@@ -582,7 +582,7 @@ impl Emit<'_, '_> {
                     return self.scratch_load_once(offset, place, done);
                 }
                 let (at, splat) = self.viewed(read, &self.kernel.nodes[node].dims, place);
-                if place.outer.is_empty() && at == place.scratch && !splat && place.wide && read.offset == 0 {
+                if place.outer.is_empty() && at == place.scratch && !splat && read.offset == 0 {
                     return self.scratch_load_once(offset, place, done);
                 }
                 let address = self.b.ins().iadd(self.scratch, at);

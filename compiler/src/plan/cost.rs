@@ -143,6 +143,15 @@ impl Plan {
 
     /// Roughly what a stage takes, in the time of one operation of a product: of all its rows, at one step if it is in a
     /// loop. Enough to say whether several threads are worth their meeting.
+    ///
+    /// ```
+    /// use retrograd_compiler::ir::{Program, Sizes};
+    /// let program = Program::record("square", |p| p.output("y", p.input("x", 64).square()))?;
+    /// let plan = program.plan();
+    /// let effort = |batch| plan.stages().map(|(stage, _)| plan.effort(stage, &Sizes::new(1, batch))).sum::<usize>();
+    /// assert_eq!(effort(8), 8 * effort(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn effort(&self, stage: &Stage, sizes: &Sizes) -> usize {
         let written = || stage.writes.iter().map(|access| self.buffers[access.buffer.0].stride).sum::<usize>();
         let of_row = match &stage.work {

@@ -89,6 +89,31 @@ pub struct GemmCall<E> {
     pub hint_count: usize,
 }
 
+impl<E> GemmCall<E> {
+    /// A call of nothing: what a product leaves out, that starts from zeros and fetches nothing meanwhile.
+    pub const fn bare() -> Self {
+        let none = std::ptr::null();
+        GemmCall {
+            segments: std::ptr::null(),
+            segment_count: 0,
+            b: none,
+            b_panel: 0,
+            b_k: 0,
+            c: std::ptr::null_mut(),
+            c_row: 0,
+            c_panel: 0,
+            m: 0,
+            panels: 0,
+            start: none,
+            start_row: 0,
+            start_panel: 0,
+            next: none,
+            hints: std::ptr::null(),
+            hint_count: 0,
+        }
+    }
+}
+
 /// Memory that whoever asked for a product will read or write next, element for element of C: row m of panel p is at
 /// `base + m·row + p·nr` elements. Its cache lines are asked for while the product is computed, which hides their
 /// way from memory behind arithmetic. Rows that lie far apart are not foreseen by the hardware.
@@ -334,12 +359,7 @@ impl<E: Element> Kernels<E> {
             c_panel: m * self.nr,
             m,
             panels: n / self.nr,
-            start: std::ptr::null(),
-            start_row: 0,
-            start_panel: 0,
-            next: std::ptr::null(),
-            hints: std::ptr::null(),
-            hint_count: 0,
+            ..GemmCall::bare()
         };
         // SAFETY: the slices cover what the call names, and C is borrowed alone.
         unsafe { (self.gemm)(&call) };

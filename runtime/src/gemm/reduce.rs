@@ -246,9 +246,7 @@ unsafe fn reduce_block<E: Element>(
                 start: if job.accumulate || start > 0 { c } else { std::ptr::null() },
                 start_row: c_row,
                 start_panel: c_panel,
-                next: std::ptr::null(),
-                hints: std::ptr::null(),
-                hint_count: 0,
+                ..GemmCall::bare()
             };
             let packs_a = panel == panels.start && !beforehand;
             panel += group;
@@ -460,9 +458,7 @@ pub unsafe fn reduce_rows<E: Element>(kernels: &Kernels<E>, job: &ReduceRows<E>,
             start: if job.accumulate || start > 0 { c } else { std::ptr::null() },
             start_row: 0,
             start_panel: kernels.nr,
-            next: std::ptr::null(),
-            hints: std::ptr::null(),
-            hint_count: 0,
+            ..GemmCall::bare()
         };
         // SAFETY: whole panels inside the columns, over rows that exist.
         unsafe { (kernels.gemm)(&call) };

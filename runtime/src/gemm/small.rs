@@ -123,12 +123,7 @@ fn by_panels<E: Element>(
             c_panel,
             m,
             panels,
-            start: std::ptr::null(),
-            start_row: 0,
-            start_panel: 0,
-            next: std::ptr::null(),
-            hints: std::ptr::null(),
-            hint_count: 0,
+            ..GemmCall::bare()
         };
         // SAFETY: A has m rows of k elements at these strides; B is whole panels of its rows, or the packed panel; C is whole
         // panels of rows of n elements, or of the scratch.

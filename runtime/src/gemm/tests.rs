@@ -324,12 +324,7 @@ fn segments_are_invisible() {
                 c_panel: kernels.nr,
                 m,
                 panels,
-                start: std::ptr::null(),
-                start_row: 0,
-                start_panel: 0,
-                next: std::ptr::null(),
-                hints: std::ptr::null(),
-                hint_count: 0,
+                ..GemmCall::bare()
             };
             // SAFETY: all of the matrices above, and the kernels are supported.
             unsafe { (kernels.gemm)(&call) };
