@@ -216,6 +216,7 @@ fn sums<E: Real>(kernels: &Kernels<E>, n: usize, rows: usize) -> f64 {
     rate
 }
 
+/// Gigabytes packed per second.
 fn packing<E: Real>(nr: usize, k: usize, n: usize, transposed: bool) -> f64 {
     let src: Vec<E> = fill(k * n);
     let (k_stride, n_stride) = if transposed { (1, k) } else { (n, 1) };
@@ -273,12 +274,14 @@ fn report<E: Real>(element: &str, all: bool) {
         ] {
             println!("  gradient {ki:4} x {n:4}, {rows:5} rows: {:5.1} %", gradient(kernels, ki, n, rows));
         }
-        println!(
-            "  row sums {:.1} GB/s; packing {:.1} GB/s, transposed {:.1} GB/s",
-            sums(kernels, 1024, 800),
-            packing::<E>(kernels.nr, 256, 1024, false),
-            packing::<E>(kernels.nr, 256, 1024, true),
-        );
+        println!("  row sums {:.1} GB/s", sums(kernels, 1024, 800));
+        for (k, n) in [(64, 256), (256, 1024), (1024, 4096)] {
+            println!(
+                "  packing {k:4} x {n:4}: {:.1} GB/s, transposed {:.1} GB/s",
+                packing::<E>(kernels.nr, k, n, false),
+                packing::<E>(kernels.nr, k, n, true),
+            );
+        }
     }
 }
 

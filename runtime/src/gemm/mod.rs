@@ -194,6 +194,9 @@ pub trait Element: Copy + Default + PartialEq + Send + Sync + sealed::Sealed + '
     fn plus(self, other: Self) -> Self;
     /// The product, rounded once.
     fn times(self, other: Self) -> Self;
+    /// The transpose of a block.
+    #[doc(hidden)]
+    fn turned(block: [[Self; 4]; 4]) -> [[Self; 4]; 4];
 }
 
 mod sealed {
@@ -276,7 +279,7 @@ macro_rules! candidate {
 
 /// Implements [`Element`] with its table of kernels, the best first.
 macro_rules! element {
-    ($element:ty, $m512:ident, $m256:ident, $neon:ident) => {
+    ($element:ty, $m512:ident, $m256:ident, $neon:ident, $turned:path) => {
         impl Element for $element {
             const ONE: Self = 1.0;
             fn candidates() -> &'static [Candidate<Self>] {
@@ -312,12 +315,16 @@ macro_rules! element {
             fn times(self, other: Self) -> Self {
                 self * other
             }
+            #[inline(always)]
+            fn turned(block: [[Self; 4]; 4]) -> [[Self; 4]; 4] {
+                $turned(block)
+            }
         }
     };
 }
 
-element!(f32, __m512, __m256, float32x4_t);
-element!(f64, __m512d, __m256d, float64x2_t);
+element!(f32, __m512, __m256, float32x4_t, vector::turned_f32);
+element!(f64, __m512d, __m256d, float64x2_t, vector::turned);
 
 impl<E: Element> Kernels<E> {
     /// Multiply-adds a second of one core, two flops each, on registers alone: what no product can exceed. The best

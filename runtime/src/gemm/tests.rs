@@ -343,7 +343,7 @@ fn panel_widths_are_usable() {
 #[test]
 fn packing() {
     for nr in [4, 8, 16, 24, 32] {
-        for (k, n) in [(1, 1), (8, 32), (9, 33), (20, 70), (7, 5), (0, 3), (64, 96)] {
+        for (k, n) in [(1, 1), (8, 32), (9, 33), (20, 70), (7, 5), (0, 3), (0, 40), (64, 96), (6, 300)] {
             for (k_stride, n_stride) in [(n + 2, 1), (1, k + 2), (2, 2 * k + 1)] {
                 let reach = if k * n == 0 { 0 } else { (k - 1) * k_stride + (n - 1) * n_stride + 1 };
                 let src: Vec<f32> = noise(reach, 9);

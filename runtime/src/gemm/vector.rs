@@ -44,6 +44,36 @@ pub(super) fn prefetch<E>(_at: *const E) {
     }
 }
 
+/// The transpose of a block.
+#[inline(always)]
+pub(super) fn turned<E: Copy>(block: [[E; 4]; 4]) -> [[E; 4]; 4] {
+    std::array::from_fn(|i| block.map(|row| row[i]))
+}
+
+/// The same for `f32`, in registers: compilers make sixteen loads and stores of it, which take four times as long.
+#[inline(always)]
+pub(super) fn turned_f32(block: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{__m128, _mm_movehl_ps, _mm_movelh_ps, _mm_unpackhi_ps, _mm_unpacklo_ps};
+        // SAFETY: four floats are a register's sixteen bytes, and every x86-64 has the instructions.
+        unsafe {
+            let [a, b, c, d] = block.map(|row| std::mem::transmute::<[f32; 4], __m128>(row));
+            let (ab, cd) = (_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d));
+            let (ab_high, cd_high) = (_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d));
+            [
+                _mm_movelh_ps(ab, cd),
+                _mm_movehl_ps(cd, ab),
+                _mm_movelh_ps(ab_high, cd_high),
+                _mm_movehl_ps(cd_high, ab_high),
+            ]
+            .map(|row| std::mem::transmute::<__m128, [f32; 4]>(row))
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    turned(block)
+}
+
 /// `c[j] (+)= Σ_r a[r*lda + j] · b[r*ldb + j]` for the columns of whole panels and `r < rows`, in the order of r.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
