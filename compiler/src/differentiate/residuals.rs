@@ -12,6 +12,9 @@
 //! it again for all steps is a pass over two values and one more to write: `r ⊙ h` of a GRU or an MGU, 1 and 2 % of a
 //! training step.
 //!
+//! What a state becomes lies in memory one step behind what it was: if that is saved, so is this, at no cost. Peephole weights
+//! of an output gate are multiplied by the new `c`; computing it again was a kernel of its own, 2 % of a training step.
+//!
 //! Computing a value again never saves more than saving the value itself would: where `a + b` is needed and neither
 //! `a` nor `b` otherwise, the sum is saved.
 
@@ -68,6 +71,12 @@ pub fn choose(joint: &Graph, scan: &Scan, coefficients: &[Value]) -> BTreeSet<Va
         if !at_hand[c.index()] && costly(c) {
             at_hand[c.index()] = true;
             saved.insert(c);
+        }
+    }
+    for carry in &scan.carries {
+        if saved.contains(&carry.value) && !at_hand[carry.next.index()] && !is_unsavable(joint, carry.next) {
+            at_hand[carry.next.index()] = true;
+            saved.insert(carry.next);
         }
     }
     for &c in coefficients {
