@@ -10,6 +10,7 @@
 //! This file trusts the plan: that accesses are in range and stages in order. Inputs are checked before they get
 //! here.
 
+mod list;
 mod share;
 mod sweep;
 
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 use retrograd_compiler::ir::{Axis, Sizes};
 use retrograd_compiler::pipeline::Compiled;
 use retrograd_compiler::plan::{
-    Access, At, BufferId, Domain, Loop, Port, Rows, Segments, Slot, Span, Stage, Unit, Work,
+    Access, At, BufferId, Domain, Kernel, Loop, Port, Rows, Segments, Slot, Span, Stage, Unit, Work,
 };
 
 use crate::arena::Arena;
@@ -30,6 +31,7 @@ use crate::gemm::{self, GemmCall, Kernels, PackB, Segment, SmallProduct};
 use crate::team::{Meeting, Team};
 use crate::tensor::Item;
 
+use list::List;
 use share::{By, Piece, Share};
 use sweep::Window;
 
@@ -75,6 +77,8 @@ pub struct Executor<E: Float> {
     bound: Vec<Bound>,
     /// Address of row 0 of each buffer.
     buffers: Vec<*mut u8>,
+    /// What a run does at these sizes, if that is a list.
+    list: Option<List>,
     kernels: &'static Kernels<E>,
     team: Team,
     sharing: Sharing,
@@ -104,6 +108,7 @@ impl<E: Float> Executor<E> {
             sizes: None,
             bound: Vec::new(),
             buffers: Vec::new(),
+            list: None,
             kernels: Kernels::detect(),
             team: Team::new(1),
             sharing: Sharing::Auto,
@@ -188,6 +193,8 @@ impl<E: Float> Executor<E> {
             unsafe { *self.buffers[buffer.0].cast::<E>() = E::from_f64(count) };
         }
         self.bound = bound;
+        // With parameters that change in each run, constants are computed in each run.
+        self.list = if self.updates_parameters { None } else { List::of(&self.run_state(None)) };
         self.stale = true;
     }
 
@@ -211,6 +218,10 @@ impl<E: Float> Executor<E> {
 
     /// Runs the program once. Inputs must have been written.
     pub fn run(&mut self) {
+        if let Some(list) = self.list.as_ref().filter(|_| !self.stale && self.times.is_none() && self.team.size() == 1)
+        {
+            return list.run(&self.run_state(None));
+        }
         let compiled = Arc::clone(&self.compiled);
         let mut first = 0;
         for unit in &compiled.plan.units {
@@ -348,6 +359,11 @@ impl<E: Float> Executor<E> {
     }
 }
 
+/// Panels that a kernel works on; none if it takes whole rows.
+fn panels(compiled: &Compiled, kernel: &Kernel) -> usize {
+    kernel.tile.as_ref().map_or(0, |tile| tile.n.div_ceil(compiled.plan.target.panel))
+}
+
 /// Memory is untyped: nothing may read integers as floats, or floats as those of another width.
 fn check_element<T: Item, E: Float>(port: &Port) {
     let holds = if port.integer { i32::NAME } else { E::NAME };
@@ -397,12 +413,12 @@ unsafe impl<E: Float> Sync for Run<'_, E> {}
 
 impl<E: Float> Run<'_, E> {
     fn stride<T>(&self, access: &Access) -> usize {
-        let buffer = &self.compiled.plan.buffers[access.buffer.0];
-        match access.at {
-            At::Shared => 0,
-            _ if buffer.rows == Rows::One => 0,
-            _ => buffer.stride * size_of::<T>(),
-        }
+        if self.is_one_row(access) { 0 } else { self.compiled.plan.buffers[access.buffer.0].stride * size_of::<T>() }
+    }
+
+    /// Whether all rows of a stage have the same row of a buffer.
+    fn is_one_row(&self, access: &Access) -> bool {
+        access.at == At::Shared || self.compiled.plan.buffers[access.buffer.0].rows == Rows::One
     }
 
     /// First row of an access at step t, as a row number.
@@ -516,26 +532,34 @@ impl<E: Float> Run<'_, E> {
                 for ((own, base), step) in own.bases.iter_mut().zip(bases).zip(steps) {
                     *own = base.wrapping_offset(step * t as isize);
                 }
-                let (rows, panels) = match &k.tile {
-                    Some(tile) => {
-                        let panels = tile.n.div_ceil(self.compiled.plan.target.panel);
-                        share.tile(rows, panels, stage.domain == Domain::Shared)
-                    }
-                    None => (mine, 0..0),
+                let (rows, panels) = match panels(self.compiled, k) {
+                    0 => (mine, 0..0),
+                    panels => share.tile(rows, panels, stage.domain == Domain::Shared),
                 };
-                let mut start = rows.start;
-                while start < rows.end {
-                    let end = rows.end.min(start + CHUNK);
-                    // SAFETY: bases were bound for these sizes; members' rows and panels are disjoint.
-                    unsafe {
-                        let scratch = own.scratch.address(0);
-                        self.compiled.kernels.call(*kernel, &own.bases, scratch, start..end, panels.clone());
-                    }
-                    start = end;
-                }
+                // SAFETY: bases were bound for these sizes; members' rows and panels are disjoint.
+                unsafe { self.call(*kernel, &own.bases, own.scratch.address(0), rows, panels) };
             }
             // SAFETY: spans are the plan's, within their buffers; rows and parts of members are disjoint.
             work => unsafe { self.other(stage, work, t, rows, mine, share) },
+        }
+    }
+
+    /// Calls a kernel, for some rows at a time.
+    ///
+    /// # Safety
+    /// As [`CompiledKernels::call`](retrograd_compiler::codegen::CompiledKernels::call).
+    unsafe fn call(
+        &self,
+        kernel: usize,
+        bases: &[*mut u8],
+        scratch: *mut u8,
+        rows: Range<usize>,
+        panels: Range<usize>,
+    ) {
+        for start in rows.clone().step_by(CHUNK) {
+            let some = start..rows.end.min(start + CHUNK);
+            // SAFETY: the caller's promise.
+            unsafe { self.compiled.kernels.call(kernel, bases, scratch, some, panels.clone()) };
         }
     }
 

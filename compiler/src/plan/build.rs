@@ -409,10 +409,21 @@ impl Builder {
         home.span(pace, view.offset, shape.len())
     }
 
-    /// As [`span`](Builder::span), for readers that take a concat part by part.
+    /// As [`span`](Builder::span), for readers that take a concat part by part. Parts of a vector that lie one behind
+    /// another are one.
     fn spans(&mut self, scope: &mut Scope, v: Value, pace: Pace, stages: &mut Vec<Stage>) -> Vec<Span> {
-        let parts = scope.groups.parts(v);
-        parts.into_iter().map(|part| self.span(scope, part, pace, stages)).collect()
+        let is_vector = scope.ty(v).shape.0.len() <= 1;
+        let mut spans: Vec<Span> = Vec::new();
+        for part in scope.groups.parts(v) {
+            let span = self.span(scope, part, pace, stages);
+            match spans.last_mut() {
+                Some(last) if is_vector && last.access == span.access && last.offset + last.len == span.offset => {
+                    last.len += span.len;
+                }
+                _ => spans.push(span),
+            }
+        }
+        spans
     }
 
     /// Whether some operand has a row per sample only while the stage has a row per step.
