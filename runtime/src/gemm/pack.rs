@@ -10,7 +10,7 @@ use std::ops::Range;
 
 /// Whole panels that are written side by side when rows of the source are contiguous. One after the other, each would read
 /// a line of every page of the source: 1024 × 4096 of `f32`, from memory, 4.0 GB/s; by eights 10.8, by sixteens 8.9.
-const GROUP: usize = 8;
+pub(super) const GROUP: usize = 8;
 
 /// A matrix to be packed: `B(k, n) = src[k*k_stride + n*n_stride]`.
 #[derive(Clone, Copy, Debug)]

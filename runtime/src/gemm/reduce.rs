@@ -39,6 +39,7 @@
 //! summed first. Whoever has the rows in several pieces sums them piece after piece, accumulating,
 //! and the bits are those of one sum over all of them.
 
+use super::pack::GROUP;
 use super::tile::{Aside, TILE_ROWS, k_chunk};
 use super::vector::{LINE, RowProducts, prefetch_near};
 use super::{Element, GemmCall, Kernels, Segment};
@@ -181,14 +182,14 @@ unsafe fn reduce_block<E: Element>(
         if row < rows.len() { job.c.add((rows.start + row) * job.ldc + panel * nr) } else { job.sums.add(panel * nr) }
     };
     let width_of = |panel: usize| nr.min(job.n - panel * nr);
+    let staged_row = |staged: &mut [E], panel: usize, row: usize| {
+        staged[(panel - first_staged) * panel_len + row * nr..][..nr].as_mut_ptr()
+    };
     if job.accumulate {
-        for (panel, copy) in (first_staged..).zip(staged.chunks_exact_mut(panel_len)) {
-            let width = width_of(panel);
-            for (row, copy) in copy.chunks_exact_mut(nr).enumerate() {
-                // SAFETY: `width` elements remain in this row of C.
-                copy[..width].copy_from_slice(unsafe { std::slice::from_raw_parts(c_row(panel, row), width) });
-            }
-        }
+        side_by_side(first_staged..panels.end, all_rows, |panel, row| {
+            // SAFETY: so many elements remain in this row of C, and a panel's row has room for them.
+            unsafe { copy(c_row(panel, row), staged_row(staged, panel, row), width_of(panel)) }
+        });
     }
 
     // With the row of ones, the last tile is always packed beforehand, behind its other rows.
@@ -274,10 +275,35 @@ unsafe fn reduce_block<E: Element>(
         }
     }
 
-    for (panel, copy) in (first_staged..).zip(staged.chunks_exact(panel_len)) {
-        for (row, copy) in copy.chunks_exact(nr).enumerate() {
-            // SAFETY: `width_of(panel)` elements remain in this row of C.
-            unsafe { std::ptr::copy_nonoverlapping(copy.as_ptr(), c_row(panel, row), width_of(panel)) };
+    side_by_side(first_staged..panels.end, all_rows, |panel, row| {
+        // SAFETY: as above.
+        unsafe { copy(staged_row(staged, panel, row), c_row(panel, row), width_of(panel)) }
+    });
+}
+
+/// Visits rows of panels: some panels' parts of a row one behind the other, where they are one run in the whole matrix.
+fn side_by_side(panels: Range<usize>, rows: usize, mut visit: impl FnMut(usize, usize)) {
+    for first in panels.clone().step_by(GROUP) {
+        for row in 0..rows {
+            (first..panels.end.min(first + GROUP)).for_each(|panel| visit(panel, row));
+        }
+    }
+}
+
+/// Copies part of a row: all usual widths without a call.
+///
+/// # Safety
+/// As [`copy_nonoverlapping`](std::ptr::copy_nonoverlapping).
+#[inline(always)]
+unsafe fn copy<E: Copy>(from: *const E, to: *mut E, width: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match width {
+            4 => to.cast::<[E; 4]>().write(from.cast::<[E; 4]>().read()),
+            8 => to.cast::<[E; 8]>().write(from.cast::<[E; 8]>().read()),
+            16 => to.cast::<[E; 16]>().write(from.cast::<[E; 16]>().read()),
+            32 => to.cast::<[E; 32]>().write(from.cast::<[E; 32]>().read()),
+            _ => std::ptr::copy_nonoverlapping(from, to, width),
         }
     }
 }
