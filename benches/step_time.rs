@@ -5,8 +5,8 @@
 //! `cargo bench --bench step_time -- [--json] [--threads N] [--seconds S] [--mode M] CELL,B,T,I,H ...` prints a line a
 //! size: median and minimum in milliseconds, multiply-adds a second, and their share of the machine's peak, measured in
 //! the same process, between runs, by a loop of nothing but fused multiply-adds on registers; then the time of each phase, and in brackets
-//! the time below which this machine cannot do it, by its peak and its bandwidth. Bounds are for one thread. In training, weights are packed anew in
-//! each step, as after an update.
+//! the time below which this machine cannot do it, by its peak and by how fast it reads so many bytes. Bounds are for one
+//! thread. In training, weights are packed anew in each step, as after an update.
 
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use retrograd::prelude::*;
 use retrograd::runtime::feed::Feed;
 use retrograd::runtime::gemm::Kernels;
+use retrograd::runtime::machine::read_rates;
 use retrograd::runtime::session::{Session, Sharing};
 use retrograd::{cells, compiler::ir::Sizes, compiler::plan::Machine};
 
@@ -167,28 +168,17 @@ fn repeat(seconds: f64, mut work: impl FnMut() -> Duration) -> (Vec<Duration>, f
 
 fn main() {
     let options = Options::parse();
-    let bytes_per_second = bandwidth();
+    let rates = read_rates();
     // What the process loads for its first compile and its first run is not the work's, as with the peers.
     let first = Size::parse("LSTM,2,2,8,8").expect("a size");
-    whole_sequences(&Options { seconds: 0.0, mode: Mode::Train, plan: false, ..options.clone() }, &first, 1.0);
+    whole_sequences(&Options { seconds: 0.0, mode: Mode::Train, plan: false, ..options.clone() }, &first, &rates);
     for text in &options.sizes {
         let Some(size) = Size::parse(text) else {
             eprintln!("`{text}` is not CELL,B,T,I,H");
             std::process::exit(2);
         };
-        measure(&options, &size, bytes_per_second);
+        measure(&options, &size, &rates);
     }
-}
-
-/// Bytes a second of a copy that no cache holds.
-fn bandwidth() -> f64 {
-    let (from, mut into) = (vec![1.0f32; 16 << 20], vec![0.0f32; 16 << 20]);
-    let copy = |_| {
-        let started = Instant::now();
-        std::hint::black_box(&mut into).copy_from_slice(std::hint::black_box(&from));
-        (2 * size_of_val(&from[..])) as f64 / started.elapsed().as_secs_f64()
-    };
-    (0..10).map(copy).fold(0.0, f64::max)
 }
 
 /// Bytes of memory that this process has (`VmRSS`) or had at most (`VmHWM`), where the system says so.
@@ -215,7 +205,7 @@ struct Found {
     phases: Vec<(String, f64, f64)>,
 }
 
-fn whole_sequences(options: &Options, size: &Size, bytes_per_second: f64) -> Found {
+fn whole_sequences(options: &Options, size: &Size, rates: &[(usize, f64)]) -> Found {
     let started = Instant::now();
     let program = size.program(options.mode);
     let mut session = Session::<f32>::new(&program, options.threads).expect("it compiles here");
@@ -248,10 +238,10 @@ fn whole_sequences(options: &Options, size: &Size, bytes_per_second: f64) -> Fou
     }
     let sizes = Sizes::new(size.t, size.b);
     let plan = &session.compiled().plan;
-    let machine = Machine { flops_per_second: peak, bytes_per_second };
+    let machine = Machine { flops_per_second: peak, bytes_per_second: rates.to_vec() };
     let phases = session.phases().into_iter().zip(plan.cost(&sizes)).map(|((name, measured), cost)| {
         assert_eq!(name, cost.name, "phases are those of the plan");
-        (name, measured.as_secs_f64() * 1e3 / turns as f64, cost.bound(machine).0 * 1e3)
+        (name, measured.as_secs_f64() * 1e3 / turns as f64, cost.bound(&machine).0 * 1e3)
     });
     let (phases, memory) = (phases.collect(), plan.memory(&sizes));
     Found { times, peak, compile, memory, phases }
@@ -284,11 +274,11 @@ fn steps(options: &Options, size: &Size) -> Found {
     Found { times, peak, compile, memory, phases: Vec::new() }
 }
 
-fn measure(options: &Options, size: &Size, bytes_per_second: f64) {
+fn measure(options: &Options, size: &Size, rates: &[(usize, f64)]) {
     let before = forget_peak();
     let found = match options.mode {
         Mode::Stream => steps(options, size),
-        _ => whole_sequences(options, size, bytes_per_second),
+        _ => whole_sequences(options, size, rates),
     };
     let grown = resident("VmHWM").saturating_sub(before);
     let peak = found.peak;

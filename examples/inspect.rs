@@ -113,7 +113,7 @@ fn run(o: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
     let [[ms, gflops], [best_ms, best_gflops]] = speed.seconds.map(|s| [1e3 * s, flops as f64 / s / 1e9]);
     let peak = speed.machine.flops_per_second;
     writeln!(out, "predicted for {} steps of {} samples:", o.length, o.batch)?;
-    let (least, phases) = study::show_cost(&plan.cost(&sizes), speed.machine, out)?;
+    let (least, phases) = study::show_cost(&plan.cost(&sizes), &speed.machine, out)?;
     let [predicted, share] = [least, speed.seconds[1]].map(|seconds| flops as f64 / seconds / peak);
     writeln!(out, "{flops} flops of products, {memory} bytes of memory; not in less than {:.3} ms,", 1e3 * least)?;
     let percent = 100.0 * predicted;

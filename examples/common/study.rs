@@ -14,6 +14,7 @@ use retrograd::compiler::ir::{Extent, Input};
 use retrograd::compiler::plan::{Machine, Phase};
 use retrograd::prelude::*;
 use retrograd::runtime::gemm::Kernels;
+use retrograd::runtime::machine::read_rates;
 use retrograd::runtime::session::Session;
 use retrograd::runtime::stages::KernelText;
 use serde_json::{Value, json};
@@ -83,22 +84,11 @@ impl Cell {
     }
 }
 
-/// Bytes a second of a copy that no cache holds.
-fn bandwidth() -> f64 {
-    let (from, mut into) = (vec![1.0f32; 16 << 20], vec![0.0f32; 16 << 20]);
-    let copy = |_| {
-        let begun = Instant::now();
-        std::hint::black_box(&mut into).copy_from_slice(std::hint::black_box(&from));
-        (2 * size_of_val(&from[..])) as f64 / begun.elapsed().as_secs_f64()
-    };
-    (0..5).map(copy).fold(0.0, f64::max)
-}
-
 /// How fast a program runs.
 pub struct Speed {
     /// Seconds of a run: the median, and the best.
     pub seconds: [f64; 2],
-    /// The most that the machine gave meanwhile: multiply-adds in registers on so many threads, and copies on one.
+    /// The most that the machine gave meanwhile: multiply-adds in registers on so many threads, and reads on one.
     pub machine: Machine,
     /// GFLOP/s of each run.
     pub runs: Vec<(f64, f64)>,
@@ -121,13 +111,13 @@ pub fn measure(session: &mut Session<f32>, flops: f64, threads: usize, clock: &C
         progress.show(clock.part(times.len()), &format!("{:.1} GFLOP/s", flops / seconds / 1e9));
     }
     times.sort_by(f64::total_cmp);
-    let machine = Machine { flops_per_second: threads as f64 * peak, bytes_per_second: bandwidth() };
+    let machine = Machine { flops_per_second: threads as f64 * peak, bytes_per_second: read_rates() };
     Speed { seconds: [times[times.len() / 2], times[0]], machine, runs }
 }
 
 /// A table of phases with the time below which a machine cannot do each, and what keeps it from less. Gives the seconds
 /// of all of them, and the same as JSON.
-pub fn show_cost(phases: &[Phase], machine: Machine, out: &mut dyn Write) -> Result<(f64, Vec<Value>)> {
+pub fn show_cost(phases: &[Phase], machine: &Machine, out: &mut dyn Write) -> Result<(f64, Vec<Value>)> {
     let (mut least, mut rows) = (0.0, Vec::new());
     writeln!(out, "{:>20} {:>14} {:>12} {:>10}  bound by", "phase", "flops", "bytes moved", "ms, least")?;
     for phase in phases {

@@ -169,31 +169,11 @@ fn gradient<E: Real>(kernels: &Kernels<E>, ki: usize, n: usize, rows: usize) -> 
 /// Microseconds to read so many bytes again and again, and nothing else: what a product with one row cannot beat. At best
 /// and in the median of 100 times: what fits the first-level cache shares nothing with other cores, so that how far these
 /// are apart says how much another thread takes of this one.
-#[cfg(target_arch = "x86_64")]
 fn reading(bytes: usize) -> [f64; 2] {
-    #[target_feature(enable = "avx2")]
-    fn sum(lines: &[[f32; 64]]) -> f32 {
-        use std::arch::x86_64::*;
-        let mut sums = [_mm256_setzero_ps(); 8];
-        for line in lines {
-            for (sum, eight) in sums.iter_mut().zip(line.as_chunks::<8>().0) {
-                // SAFETY: eight floats.
-                *sum = _mm256_add_ps(*sum, unsafe { _mm256_loadu_ps(eight.as_ptr()) });
-            }
-        }
-        let all = sums.into_iter().reduce(|a, b| _mm256_add_ps(a, b)).expect("eight");
-        _mm256_cvtss_f32(all)
-    }
-    if !is_x86_feature_detected!("avx2") {
-        return [f64::NAN; 2];
-    }
-    let data = vec![[0.5f32; 64]; bytes / 256];
+    let data = vec![0.5f32; bytes / size_of::<f32>()];
     let once = || {
         let start = Stopwatch::start();
-        for _ in 0..100 {
-            // SAFETY: the feature is there.
-            std::hint::black_box(unsafe { sum(std::hint::black_box(&data)) });
-        }
+        (0..100).for_each(|_| Kernels::<f32>::detect().read(std::hint::black_box(&data)));
         start.seconds() * 1e4
     };
     let mut times: Vec<f64> = (0..100).map(|_| once()).collect();
@@ -286,7 +266,6 @@ fn report<E: Real>(element: &str, all: bool) {
 }
 
 fn main() {
-    #[cfg(target_arch = "x86_64")]
     for bytes in [16 << 10, 128 << 10, 2 << 20] {
         let [best, median] = reading(bytes);
         println!("reading {:4} KiB: {best:.2} µs, {median:.2} in the median", bytes >> 10);

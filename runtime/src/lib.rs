@@ -9,7 +9,7 @@
 //! - [`checkpoint`]: what is kept to go on later, in one safetensors file of [`tensor`]s; [`init`]: how parameters start;
 //! - [`execute`]: a plan bound to memory (`arena`), stage after stage; [`team`]: its threads;
 //! - [`gemm`] and [`vmath`]: the routines that generated code calls, for each instruction set; [`float`] hands their
-//!   addresses to the compiler, which knows nothing else of this crate.
+//!   addresses to the compiler, which knows nothing else of this crate; [`machine`]: what they can be compared with.
 //!
 //! What a user can do wrong is in [`error`]. A run gives the same bits on any number of threads.
 
@@ -28,6 +28,7 @@ pub mod decode;
 pub mod error;
 pub mod feed;
 pub mod init;
+pub mod machine;
 pub mod optimizer;
 pub mod schedule;
 pub mod stages;

@@ -2,7 +2,7 @@
 //! machine of known speed can do them.
 //!
 //! Arithmetic is that of the products, two operations for each multiply-add. Traffic is what must move at least once:
-//! each buffer that a unit reads or writes, whole if it goes through all steps. Weights that a loop reads again at each
+//! each buffer that a phase reads or writes, whole if it goes through all steps; at the rate of what can hold so much. Weights that a loop reads again at each
 //! step, or rows that a product reads again for each panel, come out of a cache and are not counted again. So a bound is
 //! one from below, and the distance of a measured time to it is what is left to gain, or to explain.
 
@@ -34,12 +34,21 @@ struct Part<'p> {
 }
 
 /// How fast a machine is at its best.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Machine {
     /// Floating-point operations a second, two for each multiply-add.
     pub flops_per_second: f64,
-    /// Bytes a second from or to memory.
-    pub bytes_per_second: f64,
+    /// Bytes a second from or to whatever holds so many bytes, a cache or memory: (bytes, rate), from few to many. At least
+    /// one.
+    pub bytes_per_second: Vec<(usize, f64)>,
+}
+
+impl Machine {
+    /// Bytes a second of so many bytes at best: the rate of the largest number that is not above it.
+    fn rate(&self, bytes: usize) -> f64 {
+        let reached = self.bytes_per_second.partition_point(|&(some, _)| some <= bytes);
+        self.bytes_per_second[reached.saturating_sub(1)].1
+    }
 }
 
 /// What keeps a phase from being faster.
@@ -57,12 +66,13 @@ impl Phase {
     /// ```
     /// use retrograd_compiler::plan::{Bound, Machine, Phase};
     /// let phase = Phase { name: "loop cell".into(), flops: 2_000_000, bytes: 1_000 };
-    /// let (seconds, bound) = phase.bound(Machine { flops_per_second: 1e9, bytes_per_second: 1e9 });
+    /// let machine = Machine { flops_per_second: 1e9, bytes_per_second: vec![(10_000, 2e9), (1 << 20, 1e9)] };
+    /// let (seconds, bound) = phase.bound(&machine);
     /// assert_eq!((seconds, bound), (0.002, Bound::Arithmetic));
     /// ```
-    pub fn bound(&self, machine: Machine) -> (f64, Bound) {
+    pub fn bound(&self, machine: &Machine) -> (f64, Bound) {
         let arithmetic = self.flops as f64 / machine.flops_per_second;
-        let memory = self.bytes as f64 / machine.bytes_per_second;
+        let memory = self.bytes as f64 / machine.rate(self.bytes);
         if arithmetic >= memory { (arithmetic, Bound::Arithmetic) } else { (memory, Bound::Memory) }
     }
 }
@@ -115,24 +125,30 @@ impl Plan {
     /// counted again.
     pub fn cost(&self, sizes: &Sizes) -> Vec<Phase> {
         let segments = self.segments(sizes);
-        let mut phases: Vec<Phase> = Vec::new();
+        // Of each phase its stages, and those of them that are computed again.
+        let mut phases: Vec<(Phase, [Vec<&Stage>; 2])> = Vec::new();
         for Part { unit, phase: name, again } in self.parts() {
-            let (mut flops, mut bytes) = (unit.flops(sizes), self.bytes(unit, sizes, &segments));
+            let mut flops = unit.flops(sizes);
             if let Some(axis) = again {
                 // Once more, but for the segment where the way back begins.
                 let (steps, repeated) = (sizes.steps(axis), sizes.steps(axis) - segments.steps(axis));
                 flops += flops / steps * repeated;
-                bytes *= 2;
             }
-            match phases.iter_mut().find(|phase| phase.name == name) {
-                Some(phase) => {
-                    phase.flops += flops;
-                    phase.bytes += bytes;
-                }
-                None => phases.push(Phase { name, flops, bytes }),
-            }
+            let at = phases.iter().position(|(phase, _)| phase.name == name).unwrap_or_else(|| {
+                phases.push((Phase { name, flops: 0, bytes: 0 }, Default::default()));
+                phases.len() - 1
+            });
+            let (phase, [all, repeated]) = &mut phases[at];
+            phase.flops += flops;
+            all.extend(unit.stages().into_iter().map(|(stage, _)| stage));
+            repeated.extend(unit.stages().into_iter().filter(|_| again.is_some()).map(|(stage, _)| stage));
         }
-        phases
+        let bytes = |stages: &[&Stage]| self.bytes(stages, sizes, &segments);
+        let with_bytes = |(phase, [all, repeated]): (Phase, [Vec<&Stage>; 2])| Phase {
+            bytes: bytes(&all) + bytes(&repeated),
+            ..phase
+        };
+        phases.into_iter().map(with_bytes).collect()
     }
 
     /// Floating-point operations of the products of one run: two for each multiply-add. What checkpointing computes
@@ -167,12 +183,8 @@ impl Plan {
         stage.rows(sizes) * (of_row + stage.work.flops_per_row())
     }
 
-    fn bytes(&self, unit: &Unit, sizes: &Sizes, segments: &Segments) -> usize {
-        let stages: Vec<&Stage> = match unit {
-            Unit::Stage(stage) => vec![stage],
-            Unit::Loop(l) => l.stages.iter().collect(),
-            Unit::Sweep(_) => unreachable!("sweeps have been taken apart"),
-        };
+    /// Bytes of all that these stages read or write.
+    fn bytes(&self, stages: &[&Stage], sizes: &Sizes, segments: &Segments) -> usize {
         // The most rows that any of them touches, for each buffer.
         let mut touched: Vec<(BufferId, usize)> = Vec::new();
         for stage in stages {

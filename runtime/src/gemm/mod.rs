@@ -158,10 +158,14 @@ pub struct Kernels<E: 'static> {
     row_products: unsafe extern "C" fn(*const vector::RowProducts<E>),
     /// Multiply-adds on registers, in rounds of [`PEAK_SUMS`] vectors; gives something of the sums.
     rounds: unsafe extern "C" fn(usize) -> E,
+    /// Reads blocks of [`READ_SUMS`] vectors; gives something of their sums.
+    read: unsafe extern "C" fn(*const E, usize) -> E,
     /// Elements of a vector.
     lanes: usize,
 }
 
+/// Independent sums of the loop that [`Kernels::read`] is.
+const READ_SUMS: usize = 8;
 /// Independent sums of the loop that [`Kernels::peak`] measures: more than latency × pipes of any machine so far.
 const PEAK_SUMS: usize = 12;
 
@@ -260,6 +264,13 @@ macro_rules! candidate {
             // SAFETY: the features are enabled here.
             unsafe { vector::rounds::<$vector, PEAK_SUMS>(n) }
         }
+        /// # Safety
+        /// See [`vector::read`].
+        $(#[target_feature(enable = $features)])?
+        unsafe extern "C" fn read(from: *const $element, n: usize) -> $element {
+            // SAFETY: the caller's promise; the features are enabled here.
+            unsafe { vector::read::<$vector, READ_SUMS>(from, n) }
+        }
         Candidate {
             supported: $supported,
             kernels: Kernels {
@@ -271,6 +282,7 @@ macro_rules! candidate {
                 dots,
                 row_products,
                 rounds,
+                read,
                 lanes: <$vector as vector::Vector>::LANES,
             },
         }
@@ -345,6 +357,18 @@ impl<E: Element> Kernels<E> {
         // SAFETY: kernels are handed out for machines that can run them.
         std::hint::black_box(unsafe { (self.rounds)(rounds) });
         (2 * PEAK_SUMS * self.lanes * rounds) as f64 / started.elapsed().as_secs_f64()
+    }
+
+    /// Reads elements once and does nothing with them, a few at the end left out: what no use of them can beat.
+    ///
+    /// ```
+    /// use retrograd_runtime::gemm::Kernels;
+    /// Kernels::<f32>::detect().read(&[1.0; 1000]);
+    /// ```
+    pub fn read(&self, all: &[E]) {
+        let blocks = all.len() / (READ_SUMS * self.lanes);
+        // SAFETY: kernels are handed out for machines that can run them; the slice has so many blocks.
+        std::hint::black_box(unsafe { (self.read)(all.as_ptr(), blocks) });
     }
 
     /// `C = A·B` on one thread: A row-major `[m, k]`, B packed in panels of [`nr`](Kernels::nr) columns, C in panels of

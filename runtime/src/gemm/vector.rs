@@ -153,12 +153,41 @@ pub(super) unsafe fn rounds<T: Vector, const SUMS: usize>(n: usize) -> T::Elemen
                 *sum = sum.fma(a, b);
             }
         }
-        let mut kept = [T::Element::default(); 64];
-        for (i, sum) in sums.iter().enumerate() {
-            sum.store(kept[i..].as_mut_ptr());
-        }
-        std::hint::black_box(kept)[0]
+        kept(&sums)
     }
+}
+
+/// Reads `n` blocks of `SUMS` vectors each and adds them up, which takes no longer; one element of their sum.
+///
+/// # Safety
+/// The machine has `T`'s instructions; so many vectors are readable.
+#[inline(always)]
+pub(super) unsafe fn read<T: Vector, const SUMS: usize>(from: *const T::Element, n: usize) -> T::Element {
+    // SAFETY: the caller's promise; the stores are to an array with room for a vector behind each place.
+    unsafe {
+        let zero = T::splat(std::hint::black_box(T::Element::default()));
+        let mut sums = [zero; SUMS];
+        for block in 0..n {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum = sum.fma(zero, T::load(from.add((block * SUMS + i) * T::LANES)));
+            }
+        }
+        kept(&sums)
+    }
+}
+
+/// One element of something that depends on all of these, so that none is left out.
+///
+/// # Safety
+/// The machine has `T`'s instructions.
+#[inline(always)]
+unsafe fn kept<T: Vector>(sums: &[T]) -> T::Element {
+    let mut kept = [T::Element::default(); 64];
+    for (i, sum) in sums.iter().enumerate() {
+        // SAFETY: the caller's promise; a vector has room behind each place.
+        unsafe { sum.store(kept[i..].as_mut_ptr()) };
+    }
+    std::hint::black_box(kept)[0]
 }
 
 /// Implements [`Vector`] for a register type out of four intrinsics.
