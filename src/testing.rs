@@ -369,8 +369,8 @@ pub fn run<E: Float>(session: &mut Session<E>, values: &Values, sizes: &Sizes) -
     Ok(results(session))
 }
 
-/// What the session's last run gave.
-fn results<E: Float>(session: &Session<E>) -> Numbers {
+/// What a session's last run gave, as [`run`] gives it.
+pub fn results<E: Float>(session: &Session<E>) -> Numbers {
     let program = session.program();
     let floats = |x: ArrayD<E>| x.iter().map(|&x| x.into()).collect::<Vec<f64>>();
     let objective = program.objective.map(|v| ("objective".to_string(), v));

@@ -88,7 +88,7 @@ impl Cell {
 pub struct Speed {
     /// Seconds of a run: the median, and the best.
     pub seconds: [f64; 2],
-    /// The most that the machine gave meanwhile: multiply-adds in registers on so many threads, and reads on one.
+    /// The most that the machine gave meanwhile: multiply-adds in registers on so many threads, and as many times what one reads.
     pub machine: Machine,
     /// GFLOP/s of each run.
     pub runs: Vec<(f64, f64)>,
@@ -111,7 +111,9 @@ pub fn measure(session: &mut Session<f32>, flops: f64, threads: usize, clock: &C
         progress.show(clock.part(times.len()), &format!("{:.1} GFLOP/s", flops / seconds / 1e9));
     }
     times.sort_by(f64::total_cmp);
-    let machine = Machine { flops_per_second: threads as f64 * peak, bytes_per_second: read_rates() };
+    let each = threads as f64;
+    let rates = read_rates().into_iter().map(|(bytes, rate)| (bytes, each * rate)).collect();
+    let machine = Machine { flops_per_second: each * peak, bytes_per_second: rates };
     Speed { seconds: [times[times.len() / 2], times[0]], machine, runs }
 }
 

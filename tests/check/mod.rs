@@ -21,7 +21,7 @@ use retrograd::compiler::time::unroll;
 use retrograd::runtime::float::Float;
 use retrograd::runtime::session::{Session, Sharing};
 pub use retrograd::testing::Numbers;
-use retrograd::testing::{self, numbers, run};
+use retrograd::testing::{self, numbers, results, run};
 
 /// What is found, with the place where.
 pub type Found<T = ()> = Result<T, String>;
@@ -201,10 +201,11 @@ fn rows_of_sample(program: &Program, all: &Numbers, sizes: &Sizes, b: usize) -> 
     rows
 }
 
-/// Sizes that cross the tails of row blocks and of panels, and T = 1 and B = 1.
+/// Sizes that cross the tails of row blocks and of panels, and T = 1 and B = 1; one step of all axes.
 /// Batches of a sample and of a few; and what tile kernels cut into blocks of 48: one and a rest, two and a rest.
 pub fn all_sizes() -> Vec<Sizes> {
-    [(1, 1), (2, 3), (5, 7), (3, 50), (7, 1), (2, 98)].map(|(t, b)| sizes(t, b)).to_vec()
+    let one_step = Sizes { batch: 3, steps: vec![1; 3] };
+    [(1, 1), (2, 3), (5, 7), (3, 50), (7, 1), (2, 98)].map(|(t, b)| sizes(t, b)).into_iter().chain([one_step]).collect()
 }
 
 /// The second time axis has another length than the first.
@@ -284,6 +285,11 @@ pub fn check_engines(program: &Program, all_sizes: &[Sizes], effort: Effort) -> 
         let given_small = small.run(&values, sizes).map_err(at)?;
         agree("f32", &given_small, &truth, F32).map_err(at)?;
         same_bits("f64, once more", &one.run(&values, sizes)?, &given).map_err(at)?;
+        if program.updates.is_empty() {
+            // Constants are there by now: of one step, this run is a list of calls.
+            one.session.advance();
+            same_bits("f64, on what is there", &results(&one.session), &given).map_err(at)?;
+        }
         for sharing in [Sharing::Auto, Sharing::Rows, Sharing::Features] {
             if let Some(jit) = &mut small_2 {
                 jit.session.share(sharing);

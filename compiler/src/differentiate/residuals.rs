@@ -12,7 +12,7 @@
 //! it again for all steps is a pass over two values and one more to write: `r ⊙ h` of a GRU or an MGU, 1 and 2 % of a
 //! training step.
 //!
-//! What a state becomes lies in memory one step behind what it was: if that is saved, so is this, at no cost. Peephole weights
+//! What a state becomes lies in memory one step behind what it was: if that is kept, so is this, at no cost. Peephole weights
 //! of an output gate are multiplied by the new `c`; computing it again was a kernel of its own, 2 % of a training step.
 //!
 //! Computing a value again never saves more than saving the value itself would: where `a + b` is needed and neither
@@ -73,12 +73,7 @@ pub fn choose(joint: &Graph, scan: &Scan, coefficients: &[Value]) -> BTreeSet<Va
             saved.insert(c);
         }
     }
-    for carry in &scan.carries {
-        if saved.contains(&carry.value) && !at_hand[carry.next.index()] && !is_unsavable(joint, carry.next) {
-            at_hand[carry.next.index()] = true;
-            saved.insert(carry.next);
-        }
-    }
+    save_next(joint, scan, &mut at_hand, &mut saved);
     for &c in coefficients {
         // The chain between the coefficient and what is at hand or has to be saved for it.
         let (mut chain, mut frontier, mut open) = (BTreeSet::new(), BTreeSet::new(), vec![c]);
@@ -106,8 +101,30 @@ pub fn choose(joint: &Graph, scan: &Scan, coefficients: &[Value]) -> BTreeSet<Va
             at_hand[v.index()] = true;
         }
         saved.extend(frontier);
+        save_next(joint, scan, &mut at_hand, &mut saved);
     }
     saved
+}
+
+/// Saves what states become where the states themselves are kept. Not what no state takes part in, which leaves the loop when
+/// work is hoisted and is a sequence of its own then; nor shared values, which have no history.
+fn save_next(joint: &Graph, scan: &Scan, at_hand: &mut [bool], saved: &mut BTreeSet<Value>) {
+    for carry in scan.carries.iter().filter(|carry| joint.ty(carry.next).extent == Extent::Batch) {
+        let (now, next) = (carry.value.index(), carry.next.index());
+        if at_hand[now] && !at_hand[next] && depends_on_state(&scan.body, carry.next) {
+            at_hand[next] = true;
+            saved.insert(carry.next);
+        }
+    }
+}
+
+/// Whether a state takes part in a value of a step.
+fn depends_on_state(body: &Graph, v: Value) -> bool {
+    let mut depends = vec![false; v.index() + 1];
+    for u in body.values().take(v.index() + 1) {
+        depends[u.index()] = matches!(body.op(u), Op::Carry(_)) || body.operands(u).iter().any(|o| depends[o.index()]);
+    }
+    depends[v.index()]
 }
 
 /// Whether a value is cheaper to compute again than to store and load.

@@ -4,7 +4,8 @@
 //! Arithmetic is that of the products, two operations for each multiply-add. Traffic is what must move at least once:
 //! each buffer that a phase reads or writes, whole if it goes through all steps; at the rate of what can hold so much. Weights that a loop reads again at each
 //! step, or rows that a product reads again for each panel, come out of a cache and are not counted again. So a bound is
-//! one from below, and the distance of a measured time to it is what is left to gain, or to explain.
+//! one from below, but for what one phase leaves in a cache for the next; and the distance of a measured time to it is what is
+//! left to gain, or to explain.
 
 use super::{At, BufferId, Domain, Kernel, Plan, Rows, Segments, Stage, Unit, Work};
 use crate::ir::types::{Axis, Sizes};
@@ -23,14 +24,18 @@ pub struct Phase {
     pub flops: usize,
     /// Bytes that it reads or writes at least.
     pub bytes: usize,
+    /// In how many pieces: one for each segment of a sweep, and one more for each that is computed again.
+    pub pieces: usize,
 }
 
 /// A stage or a loop, and its phase.
 struct Part<'p> {
     unit: &'p Unit,
     phase: String,
-    /// The axis of the sweep that runs it again on its way back, if one does.
-    again: Option<Axis>,
+    /// The axis of the sweep that it is in.
+    sweep: Option<Axis>,
+    /// Whether it is run again on the way back.
+    again: bool,
 }
 
 /// How fast a machine is at its best.
@@ -65,14 +70,14 @@ impl Phase {
     ///
     /// ```
     /// use retrograd_compiler::plan::{Bound, Machine, Phase};
-    /// let phase = Phase { name: "loop cell".into(), flops: 2_000_000, bytes: 1_000 };
+    /// let phase = Phase { name: "loop cell".into(), flops: 2_000_000, bytes: 1_000, pieces: 1 };
     /// let machine = Machine { flops_per_second: 1e9, bytes_per_second: vec![(10_000, 2e9), (1 << 20, 1e9)] };
     /// let (seconds, bound) = phase.bound(&machine);
     /// assert_eq!((seconds, bound), (0.002, Bound::Arithmetic));
     /// ```
     pub fn bound(&self, machine: &Machine) -> (f64, Bound) {
         let arithmetic = self.flops as f64 / machine.flops_per_second;
-        let memory = self.bytes as f64 / machine.rate(self.bytes);
+        let memory = self.bytes as f64 / machine.rate(self.bytes / self.pieces);
         if arithmetic >= memory { (arithmetic, Bound::Arithmetic) } else { (memory, Bound::Memory) }
     }
 }
@@ -89,7 +94,7 @@ impl Plan {
     fn parts(&self) -> Vec<Part<'_>> {
         fn collect<'p>(
             units: &'p [Unit],
-            again: Option<(Axis, &[usize])>,
+            sweep: Option<(Axis, &[usize])>,
             place: &mut String,
             all: &mut Vec<Part<'p>>,
         ) {
@@ -102,7 +107,7 @@ impl Plan {
                     Unit::Sweep(sweep) => {
                         collect(&sweep.forth, Some((sweep.axis, &sweep.again)), place, all);
                         collect(&sweep.between, None, place, all);
-                        collect(&sweep.back, None, place, all);
+                        collect(&sweep.back, Some((sweep.axis, &[])), place, all);
                         continue;
                     }
                     Unit::Stage(stage) => match stage.work {
@@ -112,8 +117,8 @@ impl Plan {
                         _ => place.clone(),
                     },
                 };
-                let again = again.filter(|(_, units)| units.contains(&i)).map(|(axis, _)| axis);
-                all.push(Part { unit, phase, again });
+                let again = sweep.is_some_and(|(_, units)| units.contains(&i));
+                all.push(Part { unit, phase, sweep: sweep.map(|(axis, _)| axis), again });
             }
         }
         let mut all = Vec::new();
@@ -125,30 +130,33 @@ impl Plan {
     /// counted again.
     pub fn cost(&self, sizes: &Sizes) -> Vec<Phase> {
         let segments = self.segments(sizes);
-        // Of each phase its stages, and those of them that are computed again.
-        let mut phases: Vec<(Phase, [Vec<&Stage>; 2])> = Vec::new();
-        for Part { unit, phase: name, again } in self.parts() {
-            let mut flops = unit.flops(sizes);
-            if let Some(axis) = again {
-                // Once more, but for the segment where the way back begins.
-                let (steps, repeated) = (sizes.steps(axis), sizes.steps(axis) - segments.steps(axis));
-                flops += flops / steps * repeated;
-            }
-            let at = phases.iter().position(|(phase, _)| phase.name == name).unwrap_or_else(|| {
-                phases.push((Phase { name, flops: 0, bytes: 0 }, Default::default()));
+        let mut phases: Vec<(Phase, Vec<Part<'_>>)> = Vec::new();
+        for part in self.parts() {
+            let at = phases.iter().position(|(phase, _)| phase.name == part.phase).unwrap_or_else(|| {
+                phases.push((Phase { name: part.phase.clone(), flops: 0, bytes: 0, pieces: 1 }, Vec::new()));
                 phases.len() - 1
             });
-            let (phase, [all, repeated]) = &mut phases[at];
-            phase.flops += flops;
-            all.extend(unit.stages().into_iter().map(|(stage, _)| stage));
-            repeated.extend(unit.stages().into_iter().filter(|_| again.is_some()).map(|(stage, _)| stage));
+            phases[at].1.push(part);
         }
-        let bytes = |stages: &[&Stage]| self.bytes(stages, sizes, &segments);
-        let with_bytes = |(phase, [all, repeated]): (Phase, [Vec<&Stage>; 2])| Phase {
-            bytes: bytes(&all) + bytes(&repeated),
-            ..phase
+        let bytes = |parts: &[&Part<'_>]| {
+            let stages = parts.iter().flat_map(|part| part.unit.stages()).map(|(stage, _)| stage);
+            self.bytes(&stages.collect::<Vec<_>>(), sizes, &segments)
         };
-        phases.into_iter().map(with_bytes).collect()
+        for (phase, parts) in &mut phases {
+            phase.flops = parts.iter().map(|part| part.unit.flops(sizes)).sum();
+            phase.bytes = bytes(&parts.iter().collect::<Vec<_>>());
+            phase.pieces =
+                parts.iter().filter_map(|part| part.sweep).map(|axis| segments.count(axis)).max().unwrap_or(1);
+            let again: Vec<&Part<'_>> = parts.iter().filter(|part| part.again).collect();
+            if let Some(axis) = again.first().and_then(|part| part.sweep) {
+                // Once more, but for the segment where the way back begins.
+                let (steps, repeated) = (sizes.steps(axis), sizes.steps(axis) - segments.steps(axis));
+                phase.flops += again.iter().map(|part| part.unit.flops(sizes) / steps * repeated).sum::<usize>();
+                phase.bytes += bytes(&again) / steps * repeated;
+                phase.pieces += segments.count(axis) - 1;
+            }
+        }
+        phases.into_iter().map(|(phase, _)| phase).collect()
     }
 
     /// Floating-point operations of the products of one run: two for each multiply-add. What checkpointing computes

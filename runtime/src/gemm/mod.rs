@@ -158,7 +158,7 @@ pub struct Kernels<E: 'static> {
     row_products: unsafe extern "C" fn(*const vector::RowProducts<E>),
     /// Multiply-adds on registers, in rounds of [`PEAK_SUMS`] vectors; gives something of the sums.
     rounds: unsafe extern "C" fn(usize) -> E,
-    /// Reads blocks of [`READ_SUMS`] vectors; gives something of their sums.
+    /// Reads blocks of [`READ_SUMS`] vectors; gives something that depends on all of them.
     read: unsafe extern "C" fn(*const E, usize) -> E,
     /// Elements of a vector.
     lanes: usize,

@@ -46,9 +46,11 @@ pub fn pack_b<E: Element>(
     panels: Range<usize>,
 ) {
     assert!(panels.end <= matrix.panels(nr), "panels {panels:?} of {}", matrix.panels(nr));
-    if matrix.k == 0 {
+    if matrix.k == 0 || panels.is_empty() {
         return;
     }
+    let end = (panels.len() - 1) * dst_panel + (dst_k + matrix.k) * nr;
+    assert!(dst.len() >= end, "{end} elements are packed into {}", dst.len());
     let mut packed = Packed { dst, panel: dst_panel, k: dst_k, first: panels.start };
     let whole = panels.start..panels.end.min(matrix.n / nr).max(panels.start);
     let rest = match nr {
@@ -92,7 +94,7 @@ fn whole_panels<E: Element, const NR: usize>(
             let last = panels.end.min(first + GROUP);
             for k in 0..matrix.k {
                 let source = &matrix.src[k * matrix.k_stride..][first * NR..last * NR];
-                let stride = packed.panel;
+                let stride = packed.panel.max(1);
                 for (row, to) in source.as_chunks::<NR>().0.iter().zip(packed.rows(first, NR, k).chunks_mut(stride)) {
                     to[..NR].copy_from_slice(row);
                 }
@@ -127,7 +129,7 @@ fn turn_columns<E: Element, const NR: usize>(matrix: &PackB<'_, E>, panel: usize
     }
 }
 
-/// Any panel, element by element.
+/// Any panel, element by element: the one that is cut off at the side, mostly.
 fn one_by_one<E: Element>(matrix: &PackB<'_, E>, panel: usize, nr: usize, packed: &mut Packed<'_, E>) {
     let first = panel * nr;
     let columns = nr.min(matrix.n - first);

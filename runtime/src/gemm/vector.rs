@@ -157,7 +157,8 @@ pub(super) unsafe fn rounds<T: Vector, const SUMS: usize>(n: usize) -> T::Elemen
     }
 }
 
-/// Reads `n` blocks of `SUMS` vectors each and adds them up, which takes no longer; one element of their sum.
+/// Reads `n` blocks of `SUMS` vectors each and adds them, times a zero that the compiler does not know of, to as many sums,
+/// which takes no longer; an element of these.
 ///
 /// # Safety
 /// The machine has `T`'s instructions; so many vectors are readable.
