@@ -124,7 +124,7 @@ pub fn show_cost(phases: &[Phase], machine: &Machine, out: &mut dyn Write) -> Re
     writeln!(out, "{:>20} {:>14} {:>12} {:>10}  bound by", "phase", "flops", "bytes moved", "ms, least")?;
     for phase in phases {
         let (seconds, bound) = phase.bound(machine);
-        let (Phase { name, flops, bytes }, ms, bound) = (phase, 1e3 * seconds, format!("{bound:?}").to_lowercase());
+        let (Phase { name, flops, bytes, .. }, ms, bound) = (phase, 1e3 * seconds, format!("{bound:?}").to_lowercase());
         writeln!(out, "{name:>20} {flops:>14} {bytes:>12} {ms:>10.4}  {bound}")?;
         rows.push(json!({ "phase": name, "flops": flops, "bytes": bytes, "least_ms": ms, "bound": bound }));
         least += seconds;
