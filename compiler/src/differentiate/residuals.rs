@@ -33,6 +33,7 @@ pub fn choose(joint: &Graph, scan: &Scan, coefficients: &[Value]) -> BTreeSet<Va
     // What can be had without another sequence: leaves from outside and what depends on nothing else, and yields.
     let mut at_hand = vec![false; joint.len()];
     let mut invariant = vec![false; joint.len()];
+    let mut of_state = vec![false; joint.len()];
     for v in joint.values() {
         let i = v.index();
         invariant[i] = match joint.op(v) {
@@ -40,6 +41,7 @@ pub fn choose(joint: &Graph, scan: &Scan, coefficients: &[Value]) -> BTreeSet<Va
             op => op.is_leaf() || joint.operands(v).iter().all(|o| invariant[o.index()]),
         };
         at_hand[i] = invariant[i] || matches!(joint.op(v), Op::Each(_));
+        of_state[i] = matches!(joint.op(v), Op::Carry(_)) || joint.operands(v).iter().any(|o| of_state[o.index()]);
     }
     for port in &scan.yields {
         at_hand[port.value.index()] = true;
@@ -66,6 +68,19 @@ pub fn choose(joint: &Graph, scan: &Scan, coefficients: &[Value]) -> BTreeSet<Va
         is_norm(v)
             || v.index() < scan.body.len() && (of_maximum[v.index()] || is_row_of_product(v) || !is_cheap(joint, v))
     };
+    // What states become, where the states themselves are kept. Not what no state takes part in, which leaves the loop when
+    // work is hoisted and is a sequence of its own then; nor shared values, which have no history.
+    let pairs = scan.carries.iter().map(|carry| (carry.value, carry.next));
+    let lie_beside: Vec<(Value, Value)> =
+        pairs.filter(|(_, next)| of_state[next.index()] && joint.ty(*next).extent == Extent::Batch).collect();
+    let save_next = |at_hand: &mut [bool], saved: &mut BTreeSet<Value>| {
+        for &(now, next) in &lie_beside {
+            if at_hand[now.index()] && !at_hand[next.index()] {
+                at_hand[next.index()] = true;
+                saved.insert(next);
+            }
+        }
+    };
     let mut saved = BTreeSet::new();
     for &c in coefficients {
         if !at_hand[c.index()] && costly(c) {
@@ -73,7 +88,7 @@ pub fn choose(joint: &Graph, scan: &Scan, coefficients: &[Value]) -> BTreeSet<Va
             saved.insert(c);
         }
     }
-    save_next(joint, scan, &mut at_hand, &mut saved);
+    save_next(&mut at_hand, &mut saved);
     for &c in coefficients {
         // The chain between the coefficient and what is at hand or has to be saved for it.
         let (mut chain, mut frontier, mut open) = (BTreeSet::new(), BTreeSet::new(), vec![c]);
@@ -101,30 +116,9 @@ pub fn choose(joint: &Graph, scan: &Scan, coefficients: &[Value]) -> BTreeSet<Va
             at_hand[v.index()] = true;
         }
         saved.extend(frontier);
-        save_next(joint, scan, &mut at_hand, &mut saved);
+        save_next(&mut at_hand, &mut saved);
     }
     saved
-}
-
-/// Saves what states become where the states themselves are kept. Not what no state takes part in, which leaves the loop when
-/// work is hoisted and is a sequence of its own then; nor shared values, which have no history.
-fn save_next(joint: &Graph, scan: &Scan, at_hand: &mut [bool], saved: &mut BTreeSet<Value>) {
-    for carry in scan.carries.iter().filter(|carry| joint.ty(carry.next).extent == Extent::Batch) {
-        let (now, next) = (carry.value.index(), carry.next.index());
-        if at_hand[now] && !at_hand[next] && depends_on_state(&scan.body, carry.next) {
-            at_hand[next] = true;
-            saved.insert(carry.next);
-        }
-    }
-}
-
-/// Whether a state takes part in a value of a step.
-fn depends_on_state(body: &Graph, v: Value) -> bool {
-    let mut depends = vec![false; v.index() + 1];
-    for u in body.values().take(v.index() + 1) {
-        depends[u.index()] = matches!(body.op(u), Op::Carry(_)) || body.operands(u).iter().any(|o| depends[o.index()]);
-    }
-    depends[v.index()]
 }
 
 /// Whether a value is cheaper to compute again than to store and load.
@@ -148,4 +142,61 @@ fn is_cheap(graph: &Graph, v: Value) -> bool {
 fn is_unsavable(graph: &Graph, v: Value) -> bool {
     let ty = graph.ty(v);
     ty.extent == Extent::Shared && ty.dtype == DType::I32
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ir::{Op, Program};
+
+    /// The joint program's forward loop yields what its state becomes, in the step that is given: `next` of `c`, from the
+    /// state (or what a reset makes of it) and an input, whose value the gradient of `w` needs beside the state's own.
+    fn yields_next(now: &str, next: &str) -> bool {
+        let text = format!(
+            "\
+program step {{
+  sequence x: f32[T, B, 3]
+  sequence keep: f32[T, B, 3]
+  parameter w: f32[3] = 1
+  parameter v: f32[3] = 1
+  scan loop {{
+    shared w: f32[3] = w
+    shared v: f32[3] = v
+    each x: f32[B, 3] = x
+    each keep: f32[B, 3] = keep
+    carry c: f32[B, 3] = 0
+    %0: f32[B, 3] = mul {now}
+    %1: f32[B, 3] = mul %0, v
+    %2: f32[B, 3] = add {next}
+    %3: f32[B, 3] = mul %2, w
+    %4: f32[B, 3] = add %3, %1
+    %5: f32[B, 3] = sin %4
+    yield y = %5
+    next c = %2
+  }}
+  %0: f32[T, B, 3] = yield y of loop
+  %1: f32[T, B, 1] = sum %0
+  %2: f32[T, B] = reshape %1
+  %3: f32 = sum_rows %2
+  objective %3
+}}
+"
+        );
+        let program = Program::parse(&text).expect("a program");
+        let joint = program.backward().expect("it has an objective");
+        let first = joint.graph.values().find_map(|v| match joint.graph.op(v) {
+            Op::Scan(scan) => Some(scan),
+            _ => None,
+        });
+        let scan = first.expect("its loop");
+        scan.yields.iter().any(|port| port.value == scan.carries[0].next)
+    }
+
+    #[test]
+    fn what_a_state_becomes_is_saved_where_the_state_is() {
+        assert!(yields_next("c, x", "%1, x"));
+        // What a reset makes of it is cheap, so the state itself is what is saved.
+        assert!(yields_next("c, keep", "%1, x"));
+        // No state takes part: computed again from sequences.
+        assert!(!yields_next("c, x", "x, keep"));
+    }
 }

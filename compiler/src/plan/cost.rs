@@ -43,16 +43,16 @@ struct Part<'p> {
 pub struct Machine {
     /// Floating-point operations a second, two for each multiply-add.
     pub flops_per_second: f64,
-    /// Bytes a second from or to whatever holds so many bytes, a cache or memory: (bytes, rate), from few to many. At least
-    /// one.
+    /// Bytes a second from or to whatever holds so many bytes, a cache or memory: (bytes, rate), from few to many. With none,
+    /// traffic sets no bound.
     pub bytes_per_second: Vec<(usize, f64)>,
 }
 
 impl Machine {
-    /// Bytes a second of so many bytes at best: the rate of the largest number that is not above it.
+    /// Bytes a second of so many bytes at best: the rate of the largest number that is not above it, else of the first.
     fn rate(&self, bytes: usize) -> f64 {
         let reached = self.bytes_per_second.partition_point(|&(some, _)| some <= bytes);
-        self.bytes_per_second[reached.saturating_sub(1)].1
+        self.bytes_per_second.get(reached.saturating_sub(1)).map_or(f64::INFINITY, |&(_, rate)| rate)
     }
 }
 
@@ -77,7 +77,7 @@ impl Phase {
     /// ```
     pub fn bound(&self, machine: &Machine) -> (f64, Bound) {
         let arithmetic = self.flops as f64 / machine.flops_per_second;
-        let memory = self.bytes as f64 / machine.rate(self.bytes / self.pieces);
+        let memory = self.bytes as f64 / machine.rate(self.bytes / self.pieces.max(1));
         if arithmetic >= memory { (arithmetic, Bound::Arithmetic) } else { (memory, Bound::Memory) }
     }
 }
@@ -248,6 +248,55 @@ impl Work {
             Work::MatrixRows { m, k, n, .. } => 2 * m * k * n,
             Work::MatMul { mkn: [m, k, n], .. } => 2 * m * k * n,
             _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::Program;
+    use crate::plan::Checkpointing;
+
+    #[test]
+    fn a_bound_takes_the_rate_of_what_holds_a_piece() {
+        let rates = vec![(100, 8.0), (1000, 4.0), (10_000, 1.0)];
+        let machine = Machine { flops_per_second: 1.0, bytes_per_second: rates };
+        let seconds = |bytes, pieces| Phase { name: String::new(), flops: 0, bytes, pieces }.bound(&machine).0;
+        assert_eq!([seconds(80, 1), seconds(999, 1), seconds(1000, 1)], [10.0, 999.0 / 8.0, 250.0]);
+        assert_eq!([seconds(20_000, 1), seconds(20_000, 4)], [20_000.0, 5000.0]);
+        let none = Machine { flops_per_second: 1.0, bytes_per_second: Vec::new() };
+        let phase = Phase { name: String::new(), flops: 3, bytes: 80, pieces: 1 };
+        assert_eq!(phase.bound(&none), (3.0, Bound::Arithmetic));
+    }
+
+    #[test]
+    fn what_is_computed_again_is_counted_in_proportion() {
+        let program = Program::record("follow", |p| {
+            let x = p.sequence("x", 16);
+            let run = p.scan("rnn", |s| {
+                let h = s.state("h", 64);
+                s.next(h, (s.linear("h", h, 64) + s.affine("x", s.at(x), 64)).tanh())
+            });
+            p.minimize(run.all().square().mean_features().mean_rows());
+        });
+        let joint = program.expect("no mistakes").backward().expect("an objective");
+        let sizes = Sizes::new(12, 2);
+        let counted = |every: usize| {
+            let plan = joint.checkpointed_plan(Checkpointing::Every(every));
+            let phase = plan.cost(&sizes).into_iter().find(|phase| phase.name == "loop rnn").expect("its loop");
+            let parts = plan.parts();
+            let units = parts.iter().filter(|part| part.phase == phase.name).map(|part| part.unit);
+            let stages: Vec<&Stage> = units.flat_map(Unit::stages).map(|(stage, _)| stage).collect();
+            (phase, plan.bytes(&stages, &sizes, &plan.segments(&sizes)))
+        };
+        let flops = counted(12).0.flops;
+        // Segments' lengths; of twelve steps those computed again; segments and those computed again.
+        for (every, again, pieces) in [(12, 0, 1), (4, 8, 5), (1, 11, 23)] {
+            let (phase, once) = counted(every);
+            assert_eq!(phase.flops, flops + flops / 12 * again, "{every}");
+            assert_eq!(phase.bytes, once + once / 12 * again, "{every}");
+            assert_eq!(phase.pieces, pieces, "{every}");
         }
     }
 }
