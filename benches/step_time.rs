@@ -2,7 +2,7 @@
 //! every output, and the gradients of all weights, none of the input. Or, with `--mode infer`, of the forward pass alone;
 //! with `--mode stream`, of one step at a time, its input copied in and its output out.
 //!
-//! `cargo bench --bench step_time -- [--json] [--threads N] [--seconds S] [--mode M] CELL,B,T,I,H ...` prints a line a
+//! `cargo bench --bench step_time -- [--json] [--threads N] [--instruction-set SET] [--seconds S] [--mode M] CELL,B,T,I,H ...` prints a line a
 //! size: median and minimum in milliseconds, multiply-adds a second, and their share of the machine's peak, measured in
 //! the same process, between runs, by a loop of nothing but fused multiply-adds on registers; then the time of each phase, and in brackets
 //! the time below which this machine cannot do it, by its peak and by how fast it reads so many bytes. Bounds are for one
@@ -28,6 +28,9 @@ struct Options {
     /// Threads of the team.
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// portable, avx2, avx512 or neon; the fastest that the machine has if it is not said.
+    #[arg(long)]
+    instruction_set: Option<InstructionSet>,
     /// How they share the work; streams always choose for themselves.
     #[arg(long, value_enum, default_value_t = Share::Auto)]
     share: Share,
@@ -55,6 +58,17 @@ enum Mode {
     Infer,
     /// One step at a time.
     Stream,
+}
+
+impl Options {
+    fn settings(&self) -> Settings {
+        let settings = Settings::new().threads(self.threads);
+        self.instruction_set.into_iter().fold(settings, Settings::instruction_set)
+    }
+
+    fn set(&self) -> InstructionSet {
+        self.settings().chosen_instruction_set().expect("it was asked for at the start")
+    }
 }
 
 /// See [`Sharing`].
@@ -153,8 +167,8 @@ impl Size {
 
 /// Times of the same work again and again, sorted, for a while, five at least; and the median of the machine's peak
 /// between them, so that both are of the same moments.
-fn repeat(seconds: f64, mut work: impl FnMut() -> Duration) -> (Vec<Duration>, f64) {
-    let kernels = Kernels::<f32>::detect();
+fn repeat(seconds: f64, set: InstructionSet, mut work: impl FnMut() -> Duration) -> (Vec<Duration>, f64) {
+    let kernels = Kernels::<f32>::of(set).expect("programs are compiled for it");
     let end = Instant::now() + Duration::from_secs_f64(seconds);
     let (mut times, mut peaks) = (Vec::new(), Vec::new());
     while Instant::now() < end || times.len() < 5 {
@@ -168,6 +182,13 @@ fn repeat(seconds: f64, mut work: impl FnMut() -> Duration) -> (Vec<Duration>, f
 
 fn main() {
     let options = Options::parse();
+    if let Err(e) = options.settings().chosen_instruction_set() {
+        eprintln!("{e}");
+        std::process::exit(2);
+    }
+    if !options.json {
+        println!("instruction set: {}", options.set());
+    }
     let rates = read_rates();
     // What the process loads for its first compile and its first run is not the work's, as with the peers.
     let first = Size::parse("LSTM,2,2,8,8").expect("a size");
@@ -208,7 +229,7 @@ struct Found {
 fn whole_sequences(options: &Options, size: &Size, rates: &[(usize, f64)]) -> Found {
     let started = Instant::now();
     let program = size.program(options.mode);
-    let mut session = Session::<f32>::new(&program, options.threads).expect("it compiles here");
+    let mut session = Session::<f32>::new(&program, options.settings()).expect("it compiles here");
     let compile = started.elapsed();
     session.share(options.share.into());
     if options.plan {
@@ -227,7 +248,7 @@ fn whole_sequences(options: &Options, size: &Size, rates: &[(usize, f64)]) -> Fo
         session.advance();
         started.elapsed()
     };
-    let (times, peak) = repeat(options.seconds, &mut run);
+    let (times, peak) = repeat(options.seconds, options.set(), &mut run);
     let turns = times.len().min(20);
     session.measure();
     for _ in 0..turns {
@@ -250,9 +271,8 @@ fn whole_sequences(options: &Options, size: &Size, rates: &[(usize, f64)]) -> Fo
 /// One step at a time: the time of each, from that of a few hundred together.
 fn steps(options: &Options, size: &Size) -> Found {
     let started = Instant::now();
-    let mut stream = size.program(options.mode).stream(size.b, 1).expect("it compiles here");
+    let mut stream = size.program(options.mode).stream_with(size.b, 1, options.settings()).expect("it compiles here");
     let compile = started.elapsed();
-    stream.set_threads(options.threads);
     if options.plan {
         println!("{}", stream.session().compiled().plan);
     }
@@ -260,7 +280,7 @@ fn steps(options: &Options, size: &Size) -> Found {
     let x = x.as_slice().expect("dense");
     let mut y = vec![0.0; size.b * size.h];
     let turns = 500;
-    let (times, peak) = repeat(options.seconds, || {
+    let (times, peak) = repeat(options.seconds, options.set(), || {
         let started = Instant::now();
         for t in 0..turns {
             let row = t % size.t * size.b * size.i;
@@ -293,7 +313,7 @@ fn measure(options: &Options, size: &Size, rates: &[(usize, f64)]) {
         let line = serde_json::json!({
             "who": "retrograd", "mode": format!("{:?}", options.mode).to_lowercase(),
             "cell": size.cell, "B": size.b, "T": size.t, "I": size.i, "H": size.h,
-            "threads": options.threads, "ms": median * 1e3, "min_ms": min * 1e3, "gflops": gflops,
+            "threads": options.threads, "instruction_set": options.set().name(), "ms": median * 1e3, "min_ms": min * 1e3, "gflops": gflops,
             "peak_gflops": peak / 1e9, "share_of_peak": gflops * 1e9 / peak,
             "compile_ms": compile_ms, "memory": found.memory, "grown": grown,
             "phases": by_name(|phase| phase.1), "bounds": by_name(|phase| phase.2),

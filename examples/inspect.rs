@@ -20,7 +20,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use retrograd::prelude::*;
 use retrograd::runtime::session::Session;
-use retrograd::runtime::stages::stages;
+use retrograd::runtime::stages::stages_with;
 
 /// Shows all stages of a cell, from the recording to machine code, and measures it.
 #[derive(Parser)]
@@ -40,6 +40,9 @@ pub struct Options {
     length: usize,
     #[arg(long, default_value_t = 64, value_parser = within(4096))]
     batch: usize,
+    /// portable, avx2, avx512 or neon [default: the fastest that the machine has]
+    #[arg(long, value_name = "SET")]
+    instruction_set: Option<InstructionSet>,
     /// Which stages to print
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Stage::All])]
     show: Vec<Stage>,
@@ -77,7 +80,8 @@ fn run(o: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
     let cell = o.cell.to_possible_value().ok_or("every cell is an option")?.get_name().replace('-', "_");
     let drawings = o.drawings.join(&cell);
     common::make_directory_of(&drawings.join("file"))?;
-    let stages = stages::<f32>(&program(o, &cell)?)?;
+    let settings = o.instruction_set.into_iter().fold(Settings::new(), Settings::instruction_set);
+    let stages = stages_with::<f32>(&program(o, &cell)?, settings)?;
     for (name, text) in stages.texts() {
         let wanted = |s: &Stage| *s == Stage::All || s.to_possible_value().is_some_and(|v| v.get_name() == name);
         if o.show.iter().any(wanted) {
@@ -99,12 +103,14 @@ fn run(o: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
     }
     let code: usize = stages.kernels.iter().map(|k| k.code_size).sum();
     writeln!(out, "{:>14}: {} of {code} bytes", "kernels", stages.kernels.len())?;
+    let set = stages.compiled.instruction_set;
+    writeln!(out, "{:>14}: {set}", "instructions")?;
     let sizes = Sizes::new(o.length, o.batch);
     let (flops, memory) = (plan.flops(&sizes), plan.memory(&sizes));
 
     // One thread, so that the share of peak is that of a core, unless the user wants more.
     let threads = o.course.threads.unwrap_or(1);
-    let mut session = Session::<f32>::new(joint, threads)?;
+    let mut session = Session::<f32>::new(joint, settings.threads(threads))?;
     session.initialise(o.course.seed)?;
     let inputs = study::inputs(joint, &sizes, &mut ChaCha8Rng::seed_from_u64(o.course.seed));
     session.run(&inputs.iter().fold(Feed::new(), |feed, (name, values)| feed.f32(name, values.view())))?;
@@ -129,7 +135,7 @@ fn run(o: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
         "cell": joint.name, "flops": flops, "memory": memory, "memory_held": held, "ms": ms,
         "best_ms": best_ms, "gflops": gflops, "share_of_peak": share,
         "predicted_share_of_peak": predicted, "phases": phases, "threads": threads, "kernels": stages.kernels.len(),
-        "code_bytes": code, "compile_ms": times,
+        "code_bytes": code, "compile_ms": times, "instruction_set": set.name(),
     });
     o.course.finish(out, &result)
 }

@@ -10,4 +10,5 @@ pub use retrograd_runtime::decode::{Decoder, Hypothesis, Search, beam_search, gr
 pub use retrograd_runtime::feed::Feed;
 pub use retrograd_runtime::optimizer::{Adam, AdamW, RmsProp, Sgd};
 pub use retrograd_runtime::schedule::Schedule;
+pub use retrograd_runtime::settings::{InstructionSet, Settings};
 pub use retrograd_runtime::train::{Report, Stream, Trainer, Training};

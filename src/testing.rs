@@ -46,6 +46,7 @@ use retrograd_runtime::error::RunError;
 use retrograd_runtime::feed::Feed;
 use retrograd_runtime::float::Float;
 use retrograd_runtime::session::{Session, Sharing};
+use retrograd_runtime::settings::{InstructionSet, Settings};
 
 /// All that a run gives, by name: outputs, the objective as `objective`, and the new value of a parameter that the
 /// program updates as `new <parameter>`. Integers are whole numbers.
@@ -126,7 +127,7 @@ pub enum TestError {
         /// Name of the program.
         program: String,
         /// Which way.
-        engine: &'static str,
+        engine: String,
         /// The element with the largest error, or the first with other bits.
         worst: Element,
     },
@@ -215,8 +216,9 @@ pub fn assert_engines_agree(program: &Program, sizes: &Sizes) {
 }
 
 /// Runs the program, and its joint program if it has an objective, in every way at random values: the interpreter is
-/// the truth; the interpreter on the program that is planned, generated code in 64 bits and in 32 must agree with it,
-/// and with two threads, or with checkpoints, they must give the same bits as without. The program's text must be read back as itself.
+/// the truth; the interpreter on the program that is planned, generated code in 64 bits and in 32 must agree with it on
+/// every instruction set that the machine has, and with two threads, or with checkpoints, they must give the same bits as
+/// without. The program's text must be read back as itself.
 ///
 /// # Errors
 /// The first disagreement.
@@ -251,12 +253,12 @@ fn check_one(program: &Program, values: &Values, sizes: &Sizes) -> Result<(), Te
     if let Some((output, _)) = truth.iter().find(|(_, x)| x.iter().any(|x| !x.is_finite())) {
         return Err(TestError::NotFinite { program: name(), name: output.clone() });
     }
-    let differs = |engine, worst| Err(TestError::Disagreement { program: name(), engine, worst });
-    let close = |engine, given: &Numbers, wrong: fn(&Element) -> bool| {
+    let differs = |engine: &str, worst| Err(TestError::Disagreement { program: name(), engine: engine.into(), worst });
+    let close = |engine: &str, given: &Numbers, wrong: fn(&Element) -> bool| {
         let all = given.iter().map(|(name, g)| worst(name, g, &truth[name]));
         all.into_iter().find(wrong).map_or(Ok(()), |worst| differs(engine, worst))
     };
-    let same_bits = |engine, given: &Numbers, expected: &Numbers| {
+    let same_bits = |engine: &str, given: &Numbers, expected: &Numbers| {
         let other = |(name, e): (&String, &Vec<f64>)| {
             let index = given[name].iter().zip(e).position(|(g, e)| g.to_bits() != e.to_bits())?;
             let largest = largest(e);
@@ -267,25 +269,30 @@ fn check_one(program: &Program, values: &Values, sizes: &Sizes) -> Result<(), Te
     let exact: fn(&Element) -> bool = |e| e.error() >= LIMIT;
     let lowered = pipeline::lower(program);
     close("what is planned, interpreted", &numbers(&interpret(&lowered, values, sizes)), exact)?;
-    let one = run(&mut Session::<f64>::new(program, 1)?, values, sizes)?;
-    close("generated code in 64 bits", &one, exact)?;
-    for (engine, sharing) in
-        [("64 bits, two threads", Sharing::Rows), ("64 bits, two threads, by features", Sharing::Features)]
-    {
-        let mut session = Session::<f64>::new(program, 2)?;
-        session.share(sharing);
-        same_bits(engine, &run(&mut session, values, sizes)?, &one)?;
+    for set in InstructionSet::available() {
+        let settings = Settings::new().instruction_set(set);
+        let name = |engine: &str| format!("{engine}, {set}");
+        let one = run(&mut Session::<f64>::new(program, settings)?, values, sizes)?;
+        close(&name("generated code in 64 bits"), &one, exact)?;
+        for (engine, sharing) in
+            [("64 bits, two threads", Sharing::Rows), ("64 bits, two threads, by features", Sharing::Features)]
+        {
+            let mut session = Session::<f64>::new(program, settings.threads(2))?;
+            session.share(sharing);
+            same_bits(&name(engine), &run(&mut session, values, sizes)?, &one)?;
+        }
+        let mut checkpointed = Session::<f64>::new(program, settings.checkpointing(Checkpointing::Every(2)))?;
+        same_bits(&name("64 bits, every other state kept"), &run(&mut checkpointed, values, sizes)?, &one)?;
+        let one = run(&mut Session::<f32>::new(program, settings)?, values, sizes)?;
+        close(&name("generated code in 32 bits"), &one, |e| {
+            let difference = (e.given - e.expected).abs();
+            difference.is_nan() || difference > LIMIT_F32 * e.largest
+        })?;
+        let mut session = Session::<f32>::new(program, settings.threads(2))?;
+        session.share(Sharing::Features);
+        same_bits(&name("32 bits, two threads"), &run(&mut session, values, sizes)?, &one)?;
     }
-    let mut checkpointed = Session::<f64>::checkpointed(program, 1, Checkpointing::Every(2))?;
-    same_bits("64 bits, every other state kept", &run(&mut checkpointed, values, sizes)?, &one)?;
-    let one = run(&mut Session::<f32>::new(program, 1)?, values, sizes)?;
-    close("generated code in 32 bits", &one, |e| {
-        let difference = (e.given - e.expected).abs();
-        difference.is_nan() || difference > LIMIT_F32 * e.largest
-    })?;
-    let mut session = Session::<f32>::new(program, 2)?;
-    session.share(Sharing::Features);
-    same_bits("32 bits, two threads", &run(&mut session, values, sizes)?, &one)
+    Ok(())
 }
 
 fn largest(x: &[f64]) -> f64 {

@@ -322,7 +322,8 @@ fn segments_that_suit_a_cache() {
 fn fitting_a_limit() {
     let program = tagger(16, false).backward().expect("an objective");
     let sizes = sizes(40, 3);
-    let of = |k: usize| Session::<f32>::checkpointed(&program, 1, Checkpointing::Every(k)).expect("code");
+    let of =
+        |k: usize| Session::<f32>::new(&program, Settings::new().checkpointing(Checkpointing::Every(k))).expect("code");
     let needs: Vec<usize> = (1..=40).map(|k| of(k).compiled().plan.memory(&sizes)).collect();
     let (least, most) = (*needs.iter().min().expect("40"), *needs.iter().max().expect("40"));
     let values = values(&program, &sizes, 7);
@@ -346,7 +347,7 @@ fn fitting_a_limit() {
 fn segments_of_no_steps_are_refused() {
     let program = tagger(4, false).backward().expect("an objective");
     for policy in [Checkpointing::Every(0), Checkpointing::Keep(0)] {
-        let error = Session::<f32>::checkpointed(&program, 1, policy).err().expect("no steps");
+        let error = Session::<f32>::new(&program, Settings::new().checkpointing(policy)).err().expect("no steps");
         insta::allow_duplicates!(
             insta::assert_snapshot!(error, @"the number of steps of a segment is 0; at least 1 is needed")
         );

@@ -100,7 +100,7 @@ fn runs_do_not_allocate() {
     let joint = model.backward().expect("an objective");
     for threads in [1, 2] {
         session(Session::<f32>::new(&joint, threads));
-        session(Session::<f32>::checkpointed(&joint, threads, Checkpointing::Every(3)));
+        session(Session::<f32>::new(&joint, Settings::from(threads).checkpointing(Checkpointing::Every(3))));
         for carry in [false, true] {
             trainer(&model, threads, carry);
         }

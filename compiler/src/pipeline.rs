@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::codegen::{self, CompiledKernels, KernelTable, Precision};
+use crate::codegen::{self, CompiledKernels, InstructionSet, KernelTable, Precision};
 use crate::error::CodegenError;
 use crate::ir::Program;
 use crate::plan::{self, Checkpointing, Plan, Target};
@@ -18,6 +18,8 @@ pub struct Compiled {
     pub kernels: CompiledKernels,
     /// Width of its floats.
     pub precision: Precision,
+    /// The instructions that it uses.
+    pub instruction_set: InstructionSet,
     /// How long each stage took.
     pub times: Vec<(&'static str, Duration)>,
 }
@@ -51,7 +53,7 @@ pub fn compile(
     times.push(("plan", started.elapsed()));
     let kernels = codegen::compile(&plan, precision, table, texts)?;
     times.push(("generate code", kernels.time()));
-    Ok(Compiled { plan, kernels, precision, times })
+    Ok(Compiled { plan, kernels, precision, instruction_set: table.instruction_set, times })
 }
 
 /// The passes on graphs: from a recorded or joint program to what the plan is made from.

@@ -98,7 +98,8 @@ pub struct Speed {
 /// its end. Peak and program take turns, so that whatever else the machine does slows both.
 pub fn measure(session: &mut Session<f32>, flops: f64, threads: usize, clock: &Clock) -> Speed {
     let (progress, mut times, mut runs) = (Progress::start(), Vec::new(), Vec::new());
-    let kernels = Kernels::<f32>::detect();
+    let set = session.compiled().instruction_set;
+    let kernels = Kernels::<f32>::of(set).expect("the program is compiled for it");
     let mut peak = kernels.peak();
     while clock.part(times.len()) < 1.0 || times.is_empty() {
         peak = peak.max(kernels.peak_now());

@@ -215,7 +215,7 @@ fn packing<E: Real>(nr: usize, k: usize, n: usize, transposed: bool) -> f64 {
 fn report<E: Real>(element: &str, all: bool) {
     let sets = Kernels::<E>::all_supported().take(if all { usize::MAX } else { 1 });
     for kernels in sets {
-        println!("{element} {} nr={} peak {:.1} Gflop/s", kernels.name, kernels.nr, E::peak() / 1e9);
+        println!("{element} {} nr={} peak {:.1} Gflop/s", kernels.instruction_set, kernels.nr, E::peak() / 1e9);
         for (m, k, n) in [
             (1, 64, 256),
             (1, 128, 256),

@@ -180,7 +180,7 @@ fn main() -> ExitCode {
             },
             "--isa" => {
                 let name = args.next().unwrap_or_default();
-                match Table::<f32>::all_supported().into_iter().find(|t| t.name == name) {
+                match Table::<f32>::all_supported().into_iter().find(|t| t.instruction_set.name() == name) {
                     Some(t) => table = t,
                     None => return usage("this machine does not support that instruction set"),
                 }
@@ -196,7 +196,7 @@ fn main() -> ExitCode {
     }
     let wanted = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
 
-    println!("Instruction set: {}\n", table.name);
+    println!("Instruction set: {}\n", table.instruction_set);
     println!("| function | max ULP | bound | worst input | inputs | ns/element | cycles/element |");
     println!("|---|---:|---:|---|---:|---:|---:|");
     let mut broken = false;

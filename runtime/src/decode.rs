@@ -50,6 +50,7 @@ use retrograd_compiler::time;
 use crate::error::{DecodeError, RunError, nearest, outer};
 use crate::feed::{self, Feed, View};
 use crate::session::Session;
+use crate::settings::Settings;
 use crate::train::Stream;
 
 /// The part of a program that runs along one time axis, one step at a time, and what it goes on from.
@@ -66,14 +67,14 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    pub(crate) fn new(program: &Program, axis: &str) -> Result<Decoder, DecodeError> {
+    pub(crate) fn new(program: &Program, axis: &str, settings: Settings) -> Result<Decoder, DecodeError> {
         let axis = feed::axis(program, axis)?;
         let parts = time::divide(program, axis)?;
         let before = match parts.kept.is_empty() {
             true => None,
-            false => Some(Session::new(&parts.before, 1)?),
+            false => Some(Session::new(&parts.before, settings.one_step())?),
         };
-        Ok(Decoder { before, stream: Stream::new(&parts.along, 1)?, kept: parts.kept, axis })
+        Ok(Decoder { before, stream: Stream::new(&parts.along, 1, settings)?, kept: parts.kept, axis })
     }
 
     pub(crate) fn initialise(&mut self, seed: u64) -> Result<(), RunError> {

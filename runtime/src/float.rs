@@ -1,6 +1,6 @@
 //! The two float widths a program can be compiled for, and the routines each has.
 
-use retrograd_compiler::codegen::{KernelTable, Precision};
+use retrograd_compiler::codegen::{InstructionSet, KernelTable, Precision};
 use retrograd_compiler::ir::Unary;
 
 use crate::gemm::{Element, Kernels};
@@ -13,8 +13,11 @@ pub trait Float: Element + Item + Into<f64> {
     const PRECISION: Precision;
     /// The nearest value.
     fn from_f64(x: f64) -> Self;
-    /// The routines of this machine.
-    fn table() -> KernelTable;
+    /// The routines of an instruction set that this machine has.
+    ///
+    /// # Panics
+    /// If it does not have it.
+    fn table(set: InstructionSet) -> KernelTable;
 }
 
 fn unary(f: Function) -> Unary {
@@ -35,8 +38,12 @@ fn unary(f: Function) -> Unary {
     }
 }
 
-fn table<E: Element>(kernels: &Kernels<E>, vmath: &Table<E>) -> KernelTable {
+const AVAILABLE: &str = "an instruction set that this machine has";
+
+fn table<E: Element>(set: InstructionSet, vmath: &Table<E>) -> KernelTable {
+    let kernels = Kernels::<E>::of(set).expect(AVAILABLE);
     KernelTable {
+        instruction_set: set,
         panel: kernels.nr,
         products: kernels.products as usize,
         unary: Function::ALL.iter().map(|&f| (unary(f), vmath.unary(f) as usize)).collect(),
@@ -49,8 +56,8 @@ impl Float for f32 {
     fn from_f64(x: f64) -> f32 {
         x as f32
     }
-    fn table() -> KernelTable {
-        table(Kernels::<f32>::detect(), Table::<f32>::detect())
+    fn table(set: InstructionSet) -> KernelTable {
+        table(set, Table::<f32>::of(set).expect(AVAILABLE))
     }
 }
 
@@ -59,7 +66,7 @@ impl Float for f64 {
     fn from_f64(x: f64) -> f64 {
         x
     }
-    fn table() -> KernelTable {
-        table(Kernels::<f64>::detect(), Table::<f64>::detect())
+    fn table(set: InstructionSet) -> KernelTable {
+        table(set, Table::<f64>::detect())
     }
 }

@@ -6,6 +6,7 @@
 //!   and one step at a time, as a stream. Start here;
 //! - [`decode`]: writing with what was trained, symbol after symbol: greedily, or by beam search;
 //! - [`session`]: any compiled program, in 32 or 64 bits; values go in by name as a [`feed`] and come out by name;
+//!   [`settings`]: how it is compiled and run;
 //! - [`checkpoint`]: what is kept to go on later, in one safetensors file of [`tensor`]s; [`init`]: how parameters start;
 //! - [`execute`]: a plan bound to memory (`arena`), stage after stage; [`team`]: its threads;
 //! - [`gemm`] and [`vmath`]: the routines that generated code calls, for each instruction set; [`float`] hands their
@@ -18,6 +19,7 @@ pub mod execute;
 pub mod float;
 pub mod gemm;
 pub mod session;
+pub mod settings;
 pub mod team;
 pub mod train;
 pub mod vmath;

@@ -19,6 +19,7 @@ pub use crate::execute::Sharing;
 use crate::feed::{self, Feed, View};
 use crate::float::Float;
 use crate::init;
+use crate::settings::Settings;
 use crate::tensor::{Item, Tensor};
 
 /// A program compiled for floats of type `E`, with its parameters and memory.
@@ -42,12 +43,14 @@ struct Carried {
 }
 
 impl<E: Float> Session<E> {
-    /// Compiles a program for this machine, with `threads` threads. Parameters are zero until they are set.
+    /// Compiles a program for this machine. Settings may be just a number of threads; none counts as one. Parameters are
+    /// zero until they are set.
     ///
     /// # Errors
-    /// [`RunError::Compile`] if code cannot be generated here.
-    pub fn new(program: &Program, threads: usize) -> Result<Session<E>, RunError> {
-        Session::with(program, Vec::new(), threads, None)
+    /// [`RunError::Compile`] if code cannot be generated here; [`RunError::Setting`] for settings without a meaning, such
+    /// as segments of no steps or an instruction set that this machine does not have.
+    pub fn new(program: &Program, settings: impl Into<Settings>) -> Result<Session<E>, RunError> {
+        Session::with(program, Vec::new(), settings.into())
     }
 
     /// As [`new`](Session::new), for a program with states that its updates carry from run to run, also when the number
@@ -56,71 +59,26 @@ impl<E: Float> Session<E> {
     ///
     /// # Errors
     /// As there.
-    pub fn carrying(program: &Program, states: Vec<String>, threads: usize) -> Result<Session<E>, RunError> {
-        Session::carrying_checkpointed(program, states, threads, None)
-    }
-
-    pub(crate) fn carrying_checkpointed(
+    pub fn carrying(
         program: &Program,
         states: Vec<String>,
-        threads: usize,
-        checkpointing: Option<Checkpointing>,
+        settings: impl Into<Settings>,
     ) -> Result<Session<E>, RunError> {
         let carried = states.into_iter().map(|input| Carried { input, initial: None });
-        Session::with(program, carried.collect(), threads, checkpointing)
-    }
-
-    /// As [`new`](Session::new), keeping only some states of its loops and computing the others again: memory for time.
-    /// What it computes has the same bits. `session.compiled().plan.memory(&sizes)` says how much it will hold.
-    ///
-    /// ```
-    /// use retrograd_compiler::ir::{Program, Sizes};
-    /// use retrograd_compiler::plan::Checkpointing;
-    /// use retrograd_runtime::session::Session;
-    ///
-    /// let program = Program::record("follow", |p| {
-    ///     let x = p.sequence("x", 1);
-    ///     let run = p.scan("follow", |s| {
-    ///         let h = s.state("h", 64);
-    ///         s.next(h, s.affine("cell", s.at(x), 64).tanh() * 0.5 + h * 0.5)
-    ///     });
-    ///     p.minimize(run.all().square().mean_features().mean_rows());
-    /// })?
-    /// .backward()?;
-    /// let whole = Session::<f32>::new(&program, 1)?;
-    /// let session = Session::<f32>::checkpointed(&program, 1, Checkpointing::Sqrt)?;
-    /// let memory = |session: &Session<f32>| session.compiled().plan.memory(&Sizes::new(10_000, 4));
-    /// assert!(2 * memory(&session) < memory(&whole));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As there, and for segments of no steps.
-    pub fn checkpointed(
-        program: &Program,
-        threads: usize,
-        checkpointing: Checkpointing,
-    ) -> Result<Session<E>, RunError> {
-        Session::with_carried(program, Vec::new(), threads, Some(checkpointing))
+        Session::with(program, carried.collect(), settings.into())
     }
 
     pub(crate) fn with_carried(
         program: &Program,
         carried: Vec<CarriedState>,
-        threads: usize,
-        checkpointing: Option<Checkpointing>,
+        settings: Settings,
     ) -> Result<Session<E>, RunError> {
         let carried = carried.into_iter().map(|c| Carried { input: c.input, initial: Some(c.initial) });
-        Session::with(program, carried.collect(), threads, checkpointing)
+        Session::with(program, carried.collect(), settings)
     }
 
-    fn with(
-        program: &Program,
-        carried: Vec<Carried>,
-        threads: usize,
-        checkpointing: Option<Checkpointing>,
-    ) -> Result<Session<E>, RunError> {
-        if let Some(Checkpointing::Every(0) | Checkpointing::Keep(0)) = checkpointing {
+    fn with(program: &Program, carried: Vec<Carried>, settings: Settings) -> Result<Session<E>, RunError> {
+        if let Some(Checkpointing::Every(0) | Checkpointing::Keep(0)) = settings.checkpointing {
             return Err(RunError::Setting {
                 setting: "the number of steps of a segment".to_string(),
                 given: "0".to_string(),
@@ -128,8 +86,8 @@ impl<E: Float> Session<E> {
             });
         }
         let program = checked(program)?;
-        let compiled = compile::<E>(&program, checkpointing, false)?;
-        let executor = Executor::new(Arc::new(compiled), threads);
+        let compiled = compile::<E>(&program, &settings, false)?;
+        let executor = Executor::new(Arc::new(compiled), settings.threads);
         Ok(Session { program, executor, carried, going: None })
     }
 
@@ -596,13 +554,9 @@ fn permute<E: Float, T: Item>(executor: &mut Executor<E>, port: &Port, from: &[u
 }
 
 /// Compiles for the routines of this machine.
-pub(crate) fn compile<E: Float>(
-    program: &Program,
-    checkpointing: Option<Checkpointing>,
-    texts: bool,
-) -> Result<Compiled, RunError> {
-    let table: KernelTable = E::table();
-    pipeline::compile(program, E::PRECISION, &table, checkpointing, texts)
+pub(crate) fn compile<E: Float>(program: &Program, settings: &Settings, texts: bool) -> Result<Compiled, RunError> {
+    let table: KernelTable = E::table(settings.chosen_instruction_set()?);
+    pipeline::compile(program, E::PRECISION, &table, settings.checkpointing, texts)
         .map_err(|e| RunError::Compile { program: program.name.clone(), reason: Box::new(e) })
 }
 

@@ -13,6 +13,7 @@ use retrograd_compiler::plan::{Unit, Work};
 use crate::error::RunError;
 use crate::float::Float;
 use crate::session;
+use crate::settings::Settings;
 
 /// A program's stages, from the recording to machine code. See [`stages`].
 pub struct Stages {
@@ -61,6 +62,14 @@ pub struct KernelText {
 /// # Errors
 /// [`RunError::Compile`]: an objective that cannot be differentiated, or a machine that cannot be compiled for.
 pub fn stages<E: Float>(program: &Program) -> Result<Stages, RunError> {
+    stages_with::<E>(program, Settings::new())
+}
+
+/// As [`stages`], with settings.
+///
+/// # Errors
+/// As there, and for settings without a meaning.
+pub fn stages_with<E: Float>(program: &Program, settings: impl Into<Settings>) -> Result<Stages, RunError> {
     let joint = match program.objective {
         Some(_) => {
             let failed = |e| RunError::Compile { program: program.name.clone(), reason: Box::new(e) };
@@ -69,7 +78,7 @@ pub fn stages<E: Float>(program: &Program) -> Result<Stages, RunError> {
         None => None,
     };
     let whole = joint.as_ref().unwrap_or(program);
-    let compiled = session::compile::<E>(whole, None, true)?;
+    let compiled = session::compile::<E>(whole, &settings.into(), true)?;
     let stages = compiled.plan.units.iter().flat_map(Unit::stages);
     let kernels = stages.filter(|(stage, _)| matches!(stage.work, Work::Kernel(_))).enumerate();
     let kernels = kernels.map(|(i, (stage, within))| {

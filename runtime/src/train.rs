@@ -26,6 +26,7 @@ use crate::feed::{Feed, View};
 use crate::optimizer::{self, Clip, GRADIENT_NORM, Optimizer, RATE, STEP};
 use crate::schedule::Schedule;
 use crate::session::{Rows, Session};
+use crate::settings::{InstructionSet, Settings};
 use crate::windows::{Truncation, Window, Windows};
 
 /// What one step of training did.
@@ -45,10 +46,9 @@ pub struct TrainerBuilder<'a> {
     clip: Clip,
     schedule: Schedule,
     seed: u64,
-    threads: usize,
+    settings: Settings,
     carry: bool,
     truncation: Option<Truncation>,
-    checkpointing: Option<Checkpointing>,
 }
 
 /// What can be done with a recorded program, as methods of it.
@@ -83,14 +83,30 @@ pub trait Training {
     ///
     /// # Errors
     /// If the program cannot be compiled for this machine.
-    fn stream(&self, batch: usize, seed: u64) -> Result<Stream, RunError>;
+    fn stream(&self, batch: usize, seed: u64) -> Result<Stream, RunError> {
+        self.stream_with(batch, seed, Settings::new())
+    }
+
+    /// As [`stream`](Training::stream), with settings. Of these, checkpointing has no meaning for single steps.
+    ///
+    /// # Errors
+    /// As there, and for an instruction set that this machine does not have.
+    fn stream_with(&self, batch: usize, seed: u64, settings: impl Into<Settings>) -> Result<Stream, RunError>;
 
     /// The part of the program that runs along a time axis, for writing symbol after symbol: see
     /// [`decode`](crate::decode). Parameters are as their initialisers give them.
     ///
     /// # Errors
     /// If there is no such axis, the program cannot run along it, or it cannot be compiled.
-    fn decoder(&self, axis: &str, seed: u64) -> Result<Decoder, DecodeError>;
+    fn decoder(&self, axis: &str, seed: u64) -> Result<Decoder, DecodeError> {
+        self.decoder_with(axis, seed, Settings::new())
+    }
+
+    /// As [`decoder`](Training::decoder), with settings. Of these, checkpointing has no meaning for single steps.
+    ///
+    /// # Errors
+    /// As there, and for an instruction set that this machine does not have.
+    fn decoder_with(&self, axis: &str, seed: u64, settings: impl Into<Settings>) -> Result<Decoder, DecodeError>;
 }
 
 impl Training for Program {
@@ -101,21 +117,20 @@ impl Training for Program {
             clip: Clip::default(),
             schedule: Schedule::constant(),
             seed: 0,
-            threads: 1,
+            settings: Settings::new(),
             carry: false,
             truncation: None,
-            checkpointing: None,
         }
     }
 
-    fn stream(&self, batch: usize, seed: u64) -> Result<Stream, RunError> {
-        let mut stream = Stream::new(self, batch)?;
+    fn stream_with(&self, batch: usize, seed: u64, settings: impl Into<Settings>) -> Result<Stream, RunError> {
+        let mut stream = Stream::new(self, batch, settings.into())?;
         stream.initialise(seed)?;
         Ok(stream)
     }
 
-    fn decoder(&self, axis: &str, seed: u64) -> Result<Decoder, DecodeError> {
-        let mut decoder = Decoder::new(self, axis)?;
+    fn decoder_with(&self, axis: &str, seed: u64, settings: impl Into<Settings>) -> Result<Decoder, DecodeError> {
+        let mut decoder = Decoder::new(self, axis, settings.into())?;
         decoder.initialise(seed)?;
         Ok(decoder)
     }
@@ -148,7 +163,7 @@ impl TrainerBuilder<'_> {
 
     /// Number of threads. Results have the same bits whatever it is.
     pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = threads;
+        self.settings = self.settings.threads(threads);
         self
     }
 
@@ -208,14 +223,37 @@ impl TrainerBuilder<'_> {
     ///     });
     ///     p.minimize(p.affine("readout", run.all(), 1).mse(y));
     /// })?;
-    /// let trainer = program.trainer(Adam::new(1e-3)).checkpointing(Checkpointing::Fit(4 << 20)).compile()?;
+    /// let limit = 8 << 20; // 8 MiB
+    /// let trainer = program.trainer(Adam::new(1e-3)).checkpointing(Checkpointing::Fit(limit)).compile()?;
     /// let plan = &trainer.session().compiled().plan;
-    /// assert!(plan.memory(&Sizes::new(1000, 16)) <= 4 << 20); // 16 sequences of 1000 steps
-    /// assert!(plan.memory(&Sizes::new(1000, 256)) > 4 << 20); // are few enough, 256 are not: the run is refused
+    /// assert!(plan.memory(&Sizes::new(1000, 16)) <= limit); // 16 sequences of 1000 steps
+    /// assert!(plan.memory(&Sizes::new(1000, 256)) > limit); // are few enough, 256 are not: the run is refused
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn checkpointing(mut self, checkpointing: Checkpointing) -> Self {
-        self.checkpointing = Some(checkpointing);
+        self.settings = self.settings.checkpointing(checkpointing);
+        self
+    }
+
+    /// The instructions that training uses, and evaluation, streams and decoders of this trainer; the fastest that the
+    /// machine has if it is not said here or by the environment variable `RETROGRAD_INSTRUCTION_SET`. Different sets may
+    /// give different bits.
+    ///
+    /// ```
+    /// use retrograd_compiler::ir::Program;
+    /// use retrograd_runtime::optimizer::Sgd;
+    /// use retrograd_runtime::settings::InstructionSet;
+    /// use retrograd_runtime::train::Training;
+    ///
+    /// let program = Program::record("line", |p| {
+    ///     p.minimize(p.affine("line", p.input("x", 1), 1).mse(p.input("y", 1)));
+    /// })?;
+    /// let trainer = program.trainer(Sgd::new(0.1)).instruction_set(InstructionSet::Portable).compile()?;
+    /// assert_eq!(trainer.session().compiled().instruction_set, InstructionSet::Portable);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn instruction_set(mut self, set: InstructionSet) -> Self {
+        self.settings = self.settings.instruction_set(set);
         self
     }
 
@@ -229,7 +267,7 @@ impl TrainerBuilder<'_> {
             program: self.program.name.clone(),
             reason,
         };
-        if self.threads == 0 {
+        if self.settings.threads == 0 {
             return Err(RunError::Setting {
                 setting: "threads".to_string(),
                 given: "0".to_string(),
@@ -250,7 +288,7 @@ impl TrainerBuilder<'_> {
         training.outputs.retain(|(name, _)| name == GRADIENT_NORM);
         times.push(("record the optimiser", recording.elapsed()));
         let states = windows.as_ref().map_or(Vec::new(), Windows::states);
-        let mut session = Session::carrying_checkpointed(&training, states, self.threads, self.checkpointing)?;
+        let mut session = Session::carrying(&training, states, self.settings)?;
         times.extend(&session.compiled().times);
         let initialising = Instant::now();
         session.initialise(self.seed)?;
@@ -265,8 +303,7 @@ impl TrainerBuilder<'_> {
             schedule: self.schedule,
             steps: 0,
             windows,
-            threads: self.threads,
-            checkpointing: self.checkpointing,
+            settings: self.settings,
             compile_time,
             times,
         })
@@ -284,8 +321,7 @@ pub struct Trainer {
     steps: u64,
     /// How states are carried from step to step, if they are.
     windows: Option<Windows>,
-    threads: usize,
-    checkpointing: Option<Checkpointing>,
+    settings: Settings,
     compile_time: Duration,
     times: Vec<(&'static str, Duration)>,
 }
@@ -363,7 +399,7 @@ impl Trainer {
                 } else {
                     (self.program.clone(), Vec::new())
                 };
-                (Session::with_carried(&program, carried, self.threads, self.checkpointing)?, u64::MAX)
+                (Session::with_carried(&program, carried, self.settings)?, u64::MAX)
             }
         };
         if at != self.steps {
@@ -411,7 +447,7 @@ impl Trainer {
     /// # Errors
     /// If it cannot be compiled.
     pub fn stream(&self, batch: usize) -> Result<Stream, RunError> {
-        let mut stream = Stream::new(&self.program, batch)?;
+        let mut stream = Stream::new(&self.program, batch, self.settings.threads(1))?;
         self.share_parameters(&mut stream.session);
         Ok(stream)
     }
@@ -422,7 +458,7 @@ impl Trainer {
     /// # Errors
     /// If there is no such axis, the program cannot run along it, or it cannot be compiled.
     pub fn decoder(&self, axis: &str) -> Result<Decoder, DecodeError> {
-        let mut decoder = Decoder::new(&self.program, axis)?;
+        let mut decoder = Decoder::new(&self.program, axis, self.settings.threads(1))?;
         decoder.take_parameters(&self.session);
         Ok(decoder)
     }
@@ -636,7 +672,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(program: &Program, batch: usize) -> Result<Stream, RunError> {
+    pub(crate) fn new(program: &Program, batch: usize, settings: Settings) -> Result<Stream, RunError> {
         if batch == 0 {
             return Err(RunError::Setting {
                 setting: "the batch of a stream".to_string(),
@@ -650,7 +686,7 @@ impl Stream {
         let live = program.graph.reachable(program.roots());
         program.inputs.retain(|i| live[i.value.index()]);
         let (program, carried) = time::carry_state(&program);
-        let session = Session::with_carried(&program, carried, 1, None)?;
+        let session = Session::with_carried(&program, carried, settings.one_step())?;
         let mut stream = Stream { session, set: Vec::new(), rows: Rows::default() };
         stream.bind(batch);
         Ok(stream)

@@ -20,6 +20,7 @@ use retrograd::compiler::plan::{Checkpointing, Unit};
 use retrograd::compiler::time::unroll;
 use retrograd::runtime::float::Float;
 use retrograd::runtime::session::{Session, Sharing};
+use retrograd::runtime::settings::Settings;
 pub use retrograd::testing::Numbers;
 use retrograd::testing::{self, numbers, results, run};
 
@@ -166,7 +167,8 @@ impl<E: Float> Jit<E> {
 
     /// As machine code that keeps only some states.
     pub fn checkpointed(program: &Program, threads: usize, policy: Checkpointing) -> Found<Jit<E>> {
-        let session = Session::checkpointed(program, threads, policy).map_err(|e| format!("compiling: {e}"))?;
+        let session = Session::new(program, Settings::new().threads(threads).checkpointing(policy))
+            .map_err(|e| format!("compiling: {e}"))?;
         Ok(Jit { session })
     }
 

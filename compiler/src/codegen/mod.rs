@@ -9,6 +9,7 @@
 //! the accesses its stage lists, and its scratch. [`CompiledKernels`] owns the code and frees it when it is dropped.
 
 mod emit;
+mod instructions;
 mod levels;
 mod memory;
 mod products;
@@ -25,12 +26,13 @@ use std::time::Instant;
 
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::{AbiParam, Signature, types};
-use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetIsa};
+use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::FunctionBuilderContext;
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleError, ModuleReloc, default_libcall_names};
 
+pub use instructions::{InstructionSet, UnknownInstructionSet};
 pub use memory::CompiledKernels;
 pub use products::{Place, ProductsFn, RowPart, TileProduct, TileProducts};
 
@@ -60,6 +62,8 @@ impl Precision {
 /// Routines of the runtime that generated code calls, for one precision.
 #[derive(Clone, Debug)]
 pub struct KernelTable {
+    /// The instructions that they use, and that the code around them may use.
+    pub instruction_set: InstructionSet,
     /// Columns of a packed panel.
     pub panel: usize,
     /// Address of the routine that computes a tile's products, a [`ProductsFn`].
@@ -103,7 +107,7 @@ pub fn compile(
     texts: bool,
 ) -> Result<CompiledKernels, CodegenError> {
     let started = Instant::now();
-    let isa = isa()?;
+    let isa = table.instruction_set.isa()?;
     // Kernels that differ only in where their rows are, as those of equal layers do, have one function.
     let mut known: HashMap<Kernel, usize> = HashMap::new();
     let mut distinct: Vec<&Kernel> = Vec::new();
@@ -160,7 +164,9 @@ struct Job<'a> {
 
 impl<'a> Job<'a> {
     fn new(isa: &'a dyn TargetIsa, precision: Precision, table: &'a KernelTable, texts: bool) -> Job<'a> {
-        Job { isa, fma: has_fma(isa), precision, table, texts }
+        // Portable code gives the same bits everywhere, fused or not.
+        let fma = table.instruction_set != InstructionSet::Portable && instructions::has_fma(isa);
+        Job { isa, fma, precision, table, texts }
     }
 
     /// Compiles kernel `i`, which nothing else needs to know of.
@@ -263,7 +269,13 @@ pub fn count_instructions(plan: &Plan) -> Result<Vec<usize>, CodegenError> {
         KernelOp::Unary(u) if node.op.is_routine() => Some((u, 0)),
         _ => None,
     });
-    let table = KernelTable { panel: COUNTED.panel, products: 0, unary: routines.collect(), pow: 0 };
+    let table = KernelTable {
+        instruction_set: InstructionSet::Avx2,
+        panel: COUNTED.panel,
+        products: 0,
+        unary: routines.collect(),
+        pow: 0,
+    };
     let codes = Job::new(&*isa, Precision::F32, &table, true).compile_all(&kernels(plan).collect::<Vec<_>>())?;
     let count = |code: Code| code.info.disassembly.unwrap_or_default().lines().filter(|l| l.starts_with("  ")).count();
     Ok(codes.into_iter().map(count).collect())
@@ -271,11 +283,6 @@ pub fn count_instructions(plan: &Plan) -> Result<Vec<usize>, CodegenError> {
 
 /// The machine that [`count_instructions`] counts for.
 pub const COUNTED: Target = Target { panel: 16, float_size: 4 };
-
-fn isa() -> Result<OwnedTargetIsa, CodegenError> {
-    let machine = cranelift_native::builder().map_err(|e| CodegenError::Machine(e.to_string()))?;
-    machine.finish(flags()?).map_err(|e| CodegenError::Machine(e.to_string()))
-}
 
 fn flags() -> Result<settings::Flags, CodegenError> {
     let mut flags = settings::builder();
@@ -290,15 +297,4 @@ fn flags() -> Result<settings::Flags, CodegenError> {
         flags.set(name, value).map_err(|e| CodegenError::Machine(e.to_string()))?;
     }
     Ok(settings::Flags::new(flags))
-}
-
-/// Whether `fma` is one instruction; otherwise it would be a call for each lane.
-fn has_fma(isa: &dyn TargetIsa) -> bool {
-    match isa.triple().architecture {
-        target_lexicon::Architecture::X86_64 => {
-            let on = |name: &str| isa.isa_flags().iter().any(|f| f.name == name && f.as_bool() == Some(true));
-            on("has_avx") && on("has_fma")
-        }
-        _ => true,
-    }
 }

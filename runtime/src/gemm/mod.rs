@@ -25,8 +25,8 @@
 //! # Choosing the instruction set
 //!
 //! The kernels are generic over the vector type; each instruction set has one thin entry point
-//! that turns its features on and has everything inlined into it. [`Kernels::detect`] picks the
-//! best one the machine can run, once, at run time.
+//! that turns its features on and has everything inlined into it. [`Kernels::of`] an [`InstructionSet`] hands
+//! them out, if the machine has it.
 
 mod pack;
 mod products;
@@ -40,7 +40,7 @@ mod tests;
 
 use std::time::Instant;
 
-use retrograd_compiler::codegen::{ProductsFn, TileProducts};
+use retrograd_compiler::codegen::{InstructionSet, ProductsFn, TileProducts};
 
 pub use pack::{PackB, pack_b};
 use products::Block;
@@ -142,8 +142,8 @@ type TiledFn<E> = unsafe extern "C" fn(*const GemmCall<E>, *const tile::Aside<E>
 /// The kernels of one instruction set for one element type.
 #[derive(Debug)]
 pub struct Kernels<E: 'static> {
-    /// The instruction set's name, for reports.
-    pub name: &'static str,
+    /// The instructions that they use.
+    pub instruction_set: InstructionSet,
     /// Columns of a panel.
     pub nr: usize,
     /// The product.
@@ -172,20 +172,18 @@ const PEAK_SUMS: usize = 12;
 impl<E: Element> Kernels<E> {
     /// The fastest kernels this machine can run.
     pub fn detect() -> &'static Self {
-        Self::all_supported().next().expect("the portable kernels run everywhere")
+        Self::of(InstructionSet::best()).expect("it is available")
+    }
+
+    /// The kernels of an instruction set; `None` if this machine does not have it.
+    pub fn of(set: InstructionSet) -> Option<&'static Self> {
+        E::kernels().iter().find(|kernels| kernels.instruction_set == set && set.is_available())
     }
 
     /// All kernels this machine can run, the fastest first, the portable ones last.
     pub fn all_supported() -> impl Iterator<Item = &'static Self> {
-        E::candidates().iter().filter(|candidate| (candidate.supported)()).map(|candidate| &candidate.kernels)
+        InstructionSet::available().filter_map(Self::of)
     }
-}
-
-/// Kernels, and the question whether this machine can run them.
-#[derive(Debug)]
-pub struct Candidate<E: 'static> {
-    supported: fn() -> bool,
-    kernels: Kernels<E>,
 }
 
 /// The element types there are kernels for: `f32` and `f64`.
@@ -193,7 +191,7 @@ pub trait Element: Copy + Default + PartialEq + Send + Sync + sealed::Sealed + '
     /// One.
     const ONE: Self;
     #[doc(hidden)]
-    fn candidates() -> &'static [Candidate<Self>];
+    fn kernels() -> &'static [Kernels<Self>];
     /// The sum, rounded once.
     fn plus(self, other: Self) -> Self;
     /// The product, rounded once.
@@ -209,10 +207,9 @@ mod sealed {
     impl Sealed for f64 {}
 }
 
-/// Writes the two entry points of one instruction set and its table entry.
-macro_rules! candidate {
-    ($name:literal, $element:ty, $vector:ty, $vectors:literal, $supported:expr
-     $(, $features:literal)?) => {{
+/// Writes the entry points of one instruction set and its table entry.
+macro_rules! kernels {
+    ($set:ident, $element:ty, $vector:ty, $vectors:literal $(, $features:literal)?) => {{
         /// # Safety
         /// See [`GemmFn`].
         $(#[target_feature(enable = $features)])?
@@ -271,51 +268,40 @@ macro_rules! candidate {
             // SAFETY: the caller's promise; the features are enabled here.
             unsafe { vector::read::<$vector, READ_SUMS>(from, n) }
         }
-        Candidate {
-            supported: $supported,
-            kernels: Kernels {
-                name: $name,
-                nr: $vectors * <$vector as vector::Vector>::LANES,
-                gemm,
-                products,
-                tiled,
-                dots,
-                row_products,
-                rounds,
-                read,
-                lanes: <$vector as vector::Vector>::LANES,
-            },
+        Kernels {
+            instruction_set: InstructionSet::$set,
+            nr: $vectors * <$vector as vector::Vector>::LANES,
+            gemm,
+            products,
+            tiled,
+            dots,
+            row_products,
+            rounds,
+            read,
+            lanes: <$vector as vector::Vector>::LANES,
         }
     }};
 }
 
-/// Implements [`Element`] with its table of kernels, the best first.
+/// Implements [`Element`] with its table of kernels.
 macro_rules! element {
     ($element:ty, $m512:ident, $m256:ident, $neon:ident, $turned:path) => {
         impl Element for $element {
             const ONE: Self = 1.0;
-            fn candidates() -> &'static [Candidate<Self>] {
+            fn kernels() -> &'static [Kernels<Self>] {
                 #[cfg(target_arch = "aarch64")]
                 use std::arch::aarch64::$neon;
                 #[cfg(target_arch = "x86_64")]
                 use std::arch::x86_64::{$m256, $m512};
-                static TABLE: &[Candidate<$element>] = &[
+                static TABLE: &[Kernels<$element>] = &[
                     #[cfg(target_arch = "x86_64")]
-                    candidate!("avx512f", $element, $m512, 2, || is_x86_feature_detected!("avx512f"), "avx512f"),
+                    kernels!(Avx512, $element, $m512, 2, "avx512f"),
                     #[cfg(target_arch = "x86_64")]
-                    candidate!(
-                        "avx2+fma",
-                        $element,
-                        $m256,
-                        2,
-                        || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-                        "avx2,fma"
-                    ),
+                    kernels!(Avx2, $element, $m256, 2, "avx2,fma"),
                     // 32 registers of 128 bits: 6 × 4 accumulators leave room for a row of B.
                     #[cfg(target_arch = "aarch64")]
-                    candidate!("neon", $element, $neon, 4, || std::arch::is_aarch64_feature_detected!("neon"), "neon"),
-                    candidate!("portable", $element,
-                                                vector::Portable<$element, { 16 / size_of::<$element>() }>, 2, || true),
+                    kernels!(Neon, $element, $neon, 4, "neon"),
+                    kernels!(Portable, $element, vector::Portable<$element, { 16 / size_of::<$element>() }>, 2),
                 ];
                 TABLE
             }

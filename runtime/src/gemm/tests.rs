@@ -173,7 +173,7 @@ impl<E: Real> Product<E> {
                 assert!(
                     (sum - value).abs() <= bound,
                     "{} m={} panels={} ks={:?}: C({m},{j}) is {value}, should be {sum}",
-                    kernels.name,
+                    kernels.instruction_set,
                     self.m,
                     self.panels,
                     self.ks,
@@ -230,7 +230,12 @@ fn starts<E: Real>() {
             product.run_into(kernels, (false, Some(&start)), 0..m, 0..panels, 0, &mut got);
             let expected = product.run(kernels, true, 0..m, 0..panels);
             for row in (0..m).map(|m| m * width..m * width + panels * nr) {
-                assert_eq!(bits(&expected[row.clone()]), bits(&got[row]), "{} {m} {panels} {ks:?}", kernels.name);
+                assert_eq!(
+                    bits(&expected[row.clone()]),
+                    bits(&got[row]),
+                    "{} {m} {panels} {ks:?}",
+                    kernels.instruction_set
+                );
             }
         }
     }
@@ -260,7 +265,7 @@ fn rows_alone<E: Real>() {
                         let some = product.run(kernels, accumulate, start..start + count, panels.clone());
                         for m in start..start + count {
                             let row = m * width + panels.start * kernels.nr..m * width + panels.end * kernels.nr;
-                            assert_eq!(bits(&whole[row.clone()]), bits(&some[row]), "{}", kernels.name);
+                            assert_eq!(bits(&whole[row.clone()]), bits(&some[row]), "{}", kernels.instruction_set);
                         }
                     }
                 }
@@ -290,7 +295,7 @@ fn hints_are_invisible() {
                 assert!(
                     product.run_hinted(kernels, false, 0..m, 0..panels, hints) == plain,
                     "{} {m} {k}",
-                    kernels.name
+                    kernels.instruction_set
                 );
             }
         }
@@ -328,7 +333,7 @@ fn segments_are_invisible() {
             };
             // SAFETY: all of the matrices above, and the kernels are supported.
             unsafe { (kernels.gemm)(&call) };
-            assert_eq!(bits(&whole), bits(&c), "{} cut at {cut}", kernels.name);
+            assert_eq!(bits(&whole), bits(&c), "{} cut at {cut}", kernels.instruction_set);
         }
     }
 }
@@ -337,7 +342,10 @@ fn segments_are_invisible() {
 fn panel_widths_are_usable() {
     assert!(Kernels::<f32>::all_supported().all(|kernels| kernels.nr % 8 == 0));
     assert!(Kernels::<f64>::all_supported().all(|kernels| kernels.nr % 4 == 0));
-    assert_eq!(Kernels::<f32>::all_supported().last().map(|kernels| kernels.name), Some("portable"));
+    assert_eq!(
+        Kernels::<f32>::all_supported().last().map(|kernels| kernels.instruction_set),
+        Some(InstructionSet::Portable)
+    );
 }
 
 #[test]
@@ -429,7 +437,7 @@ fn reduce_shape_with<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool
                 // SAFETY: all of B; supported kernels.
                 unsafe { reduce_rows(kernels, &job, 0..n) };
             }
-            assert_eq!(bits(&sums), bits(&expected), "{} {ki}×{n}×{rows}: sums of B's rows", kernels.name);
+            assert_eq!(bits(&sums), bits(&expected), "{} {ki}×{n}×{rows}: sums of B's rows", kernels.instruction_set);
             c
         };
         let whole = run(&[]);
@@ -448,12 +456,12 @@ fn reduce_shape_with<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool
                 assert!(
                     (sum - value.wide()).abs() <= bound,
                     "{} {ki}×{n}×{rows}: C({i},{j}) is {value:?}, should be {sum}",
-                    kernels.name,
+                    kernels.instruction_set,
                 );
             }
         }
         for cuts in [&[50][..], &[33, 66], &[10, 20, 30, 40, 50, 60, 70, 80, 90]] {
-            assert_eq!(bits(&whole), bits(&run(cuts)), "{} {ki}×{n}×{rows} cut at {cuts:?}", kernels.name);
+            assert_eq!(bits(&whole), bits(&run(cuts)), "{} {ki}×{n}×{rows} cut at {cuts:?}", kernels.instruction_set);
         }
         all.push(bits(&whole));
     }
@@ -545,7 +553,7 @@ fn row_sums<E: Real>() {
                         reduce_rows(kernels, &job, 0..cut);
                         reduce_rows(kernels, &job, cut..n);
                     }
-                    assert_eq!(bits(&expected), bits(&c), "{} {n}×{rows} cut at {cut}", kernels.name);
+                    assert_eq!(bits(&expected), bits(&c), "{} {n}×{rows} cut at {cut}", kernels.instruction_set);
                 }
             }
         }
@@ -587,10 +595,15 @@ fn row_products<E: Real>() {
                 let (expected, size) =
                     terms.fold((old.wide(), old.wide().abs()), |(sum, size), x| (sum + x, size + x.abs()));
                 let allowed = size * E::EPSILON * 40.0;
-                assert!((sum.wide() - expected).abs() <= allowed, "{} {n}×{rows} [{j}]", kernels.name);
+                assert!((sum.wide() - expected).abs() <= allowed, "{} {n}×{rows} [{j}]", kernels.instruction_set);
             }
             for (members, piece) in [(2, rows.max(1)), (5, rows.max(1)), (1, 33), (3, 7)] {
-                assert_eq!(bits(&whole), bits(&run(members, piece)), "{} {n}×{rows} {members} {piece}", kernels.name);
+                assert_eq!(
+                    bits(&whole),
+                    bits(&run(members, piece)),
+                    "{} {n}×{rows} {members} {piece}",
+                    kernels.instruction_set
+                );
             }
         }
     }
@@ -643,7 +656,12 @@ fn pieces_from_the_end<E: Real>(ki: usize, n: usize, rows: usize) {
                 given = Some(sum(last_a.as_ptr(), last_b.as_ptr(), -1, len, end < rows));
                 end -= len;
             }
-            assert_eq!(given.as_ref(), Some(&expected), "{} {ki}×{n}×{rows} in pieces of {piece}", kernels.name);
+            assert_eq!(
+                given.as_ref(),
+                Some(&expected),
+                "{} {ki}×{n}×{rows} in pieces of {piece}",
+                kernels.instruction_set
+            );
         }
     }
 }
@@ -721,7 +739,12 @@ fn tables<E: Real>() {
                         }
                         Place::Scratch(_) => E::default(),
                     };
-                    assert_eq!(got.bits(), expected.bits(), "{}: row {r}, panel {p}, column {j}", kernels.name);
+                    assert_eq!(
+                        got.bits(),
+                        expected.bits(),
+                        "{}: row {r}, panel {p}, column {j}",
+                        kernels.instruction_set
+                    );
                 }
             }
         }
@@ -761,7 +784,7 @@ fn small_products<E: Real>() {
                     assert!(
                         (sum - given).abs() <= bound,
                         "{}: {product:?} ({i}, {j}): {given}, not {sum}",
-                        kernels.name
+                        kernels.instruction_set
                     );
                 }
                 assert_eq!(c[m * n].wide(), 7.0, "outside C");

@@ -2,7 +2,7 @@
 //! They serve gradient checks and as the reference of the f32 ones, so they are
 //! made to be right, to about 1e-15 relative, and not to be fast.
 
-use super::{Binary, Table, Unary};
+use super::{Binary, InstructionSet, Table, Unary};
 
 /// σ(x) from e^−|x|, which neither overflows nor cancels.
 fn sigmoid(x: f64) -> f64 {
@@ -88,7 +88,7 @@ mod entry {
     }
 
     pub static TABLE: super::Table<f64> = super::Table {
-        name: "scalar",
+        instruction_set: super::InstructionSet::Portable,
         unary: [
             exp as super::Unary<f64>,
             expm1,

@@ -2,7 +2,7 @@
 //! instruction set, and the tables of their entry points.
 
 use super::kernels::{self as k, Elementwise};
-use super::{Binary, Table, Unary};
+use super::{Binary, InstructionSet, Table, Unary};
 
 /// Elements worked on at a time: a constant, so that there is no scalar remainder;
 /// two AVX2 vectors, which is as many as the sixteen registers carry through these
@@ -79,7 +79,7 @@ unsafe fn map_pow<const FMA: bool>(x: *const f32, z: *const f32, y: *mut f32, n:
 /// Compiles every function for one instruction set, as module `$module` with a
 /// table `TABLE` in the order of [`super::Function`].
 macro_rules! isa {
-    ($module:ident, $name:literal, $fma:literal $(, $features:literal)?) => {
+    ($module:ident, $set:ident, $fma:literal $(, $features:literal)?) => {
         pub(super) mod $module {
             use super::*;
 
@@ -94,7 +94,7 @@ macro_rules! isa {
             }
 
             pub static TABLE: Table<f32> = Table {
-                name: $name,
+                instruction_set: InstructionSet::$set,
                 unary: [
                     exp as Unary<f32>, expm1, ln, log1p, tanh, sigmoid, silu, softplus,
                     erf, normal_cdf, gelu, sin, cos,
@@ -115,33 +115,21 @@ macro_rules! isa {
     };
 }
 
-isa!(portable, "portable", false);
+isa!(portable, Portable, false);
 #[cfg(target_arch = "x86_64")]
-isa!(avx2, "avx2", true, "avx2,fma");
+isa!(avx2, Avx2, true, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
-isa!(avx512, "avx512", true, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma");
+isa!(avx512, Avx512, true, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma");
 #[cfg(target_arch = "aarch64")]
-isa!(neon, "neon", true, "neon");
+isa!(neon, Neon, true, "neon");
 
-/// The tables this machine can run, best first.
-pub(super) fn supported() -> Vec<&'static Table<f32>> {
-    let mut tables = Vec::new();
+/// The tables of all instruction sets of this architecture.
+pub(super) static TABLES: &[&Table<f32>] = &[
     #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::is_x86_feature_detected as has;
-        let avx2 = has!("avx2") && has!("fma");
-        let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
-        if avx2 && avx512 {
-            tables.push(&avx512::TABLE);
-        }
-        if avx2 {
-            tables.push(&avx2::TABLE);
-        }
-    }
+    &avx512::TABLE,
+    #[cfg(target_arch = "x86_64")]
+    &avx2::TABLE,
     #[cfg(target_arch = "aarch64")]
-    if std::arch::is_aarch64_feature_detected!("neon") {
-        tables.push(&neon::TABLE);
-    }
-    tables.push(&portable::TABLE);
-    tables
-}
+    &neon::TABLE,
+    &portable::TABLE,
+];

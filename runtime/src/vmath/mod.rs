@@ -24,8 +24,8 @@
 //! Each function is one branch-free expression of one element (`kernels.rs`),
 //! inlined into a loop over a block of constant length (`entry.rs`), which LLVM
 //! turns into vectors. A macro compiles that loop for AVX-512, AVX2 with FMA, NEON
-//! and whatever the target has anyway, and [`Table::detect`] picks the best for
-//! the machine at hand.
+//! and whatever the target has anyway, and [`Table::of`] an instruction set hands it
+//! out, if the machine has it.
 //!
 //! Coefficients are minimax ones, found by `derive.py` with the Remez exchange.
 //!
@@ -60,7 +60,8 @@
 //!   The conversion to f32 does overflow, underflow and rounding.
 //!
 //! The f64 versions (`double.rs`) call the standard library and `libm` element by
-//! element: they serve gradient checks, and are the truth the f32 ones are held to.
+//! element, whatever the instruction set: they serve gradient checks, and are the truth
+//! the f32 ones are held to.
 
 mod coefficients;
 mod double;
@@ -68,6 +69,8 @@ mod entry;
 mod kernels;
 #[cfg(test)]
 mod tests;
+
+use retrograd_compiler::codegen::InstructionSet;
 
 /// `y[i] = f(x[i])` for `i < n`.
 ///
@@ -200,8 +203,8 @@ impl BinaryFunction {
 /// The entry points for one element type and one instruction set.
 #[derive(Clone, Copy, Debug)]
 pub struct Table<E> {
-    /// The instruction set.
-    pub name: &'static str,
+    /// The instructions that they use; those of `f64` are portable, and run with any others.
+    pub instruction_set: InstructionSet,
     /// Indexed by [`Function`].
     pub unary: [Unary<E>; Function::ALL.len()],
     /// Indexed by [`BinaryFunction`].
@@ -223,12 +226,17 @@ impl<E> Table<E> {
 impl Table<f32> {
     /// The best table this machine can run.
     pub fn detect() -> &'static Table<f32> {
-        entry::supported()[0]
+        Table::<f32>::of(InstructionSet::best()).expect("it is available")
+    }
+
+    /// The table of an instruction set; `None` if this machine does not have it.
+    pub fn of(set: InstructionSet) -> Option<&'static Table<f32>> {
+        entry::TABLES.iter().copied().find(|table| table.instruction_set == set && set.is_available())
     }
 
     /// Every table this machine can run, best first; the portable one is last.
     pub fn all_supported() -> Vec<&'static Table<f32>> {
-        entry::supported()
+        InstructionSet::available().filter_map(Table::<f32>::of).collect()
     }
 }
 
