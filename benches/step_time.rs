@@ -156,7 +156,7 @@ impl Size {
             return recorded;
         }
         // The objective's value is nobody's business here, as with the peers.
-        Program { objective: None, ..recorded.backward().expect("it has an objective") }
+        recorded.backward().expect("it has an objective").without_objective()
     }
 
     fn random(&self, features: usize) -> Array3<f32> {

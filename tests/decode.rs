@@ -112,7 +112,7 @@ fn all_sequences() -> Vec<Sequence> {
 
 /// ln P of each sequence for each sample, by the whole program.
 fn truth(program: &Program, given: &Given, parameters: impl Fn(&str) -> ArrayD<f32>) -> Vec<Vec<(Sequence, f64)>> {
-    let mut session = Session::<f32>::new(&Program { objective: None, ..program.clone() }, 1).expect("it compiles");
+    let mut session = Session::<f32>::new(&program.without_objective(), 1).expect("it compiles");
     for p in &program.parameters {
         session.set_parameter(&p.name, parameters(&p.name).view()).expect("a parameter");
     }

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::panic::Location;
 
+use crate::ir::bounds::OutOfRange;
 use crate::ir::{Axis, Shape, Type, TypeError};
 
 /// All mistakes of one recording, in the order of the source; never empty.
@@ -197,14 +198,9 @@ pub enum RecordErrorKind {
         /// As asked.
         shape: Shape,
     },
-    /// An index computed inside the program that exceeds the table it reaches.
-    #[error("`argmax` over {classes} features gives an index below {classes}, which is used in a table of {rows} rows")]
-    IndexTooLarge {
-        /// Features that argmax compares.
-        classes: usize,
-        /// Rows of the smallest table, or width of the smallest one-hot.
-        rows: usize,
-    },
+    /// An index made inside the program that can be outside of the table it reaches.
+    #[error(transparent)]
+    IndexOutOfRange(#[from] OutOfRange),
 
     /// A value of a scan's body used elsewhere.
     #[error(

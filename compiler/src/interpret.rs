@@ -16,7 +16,7 @@ use crate::ir::dual::Dual;
 use crate::ir::graph::{Graph, Value};
 use crate::ir::op::{Data, Eval, Op, RowArg};
 use crate::ir::ops::leaves::is_result;
-use crate::ir::program::Program;
+use crate::ir::program::Draft;
 use crate::ir::scan::Scan;
 use crate::ir::types::{Extent, Sizes, Type};
 
@@ -42,7 +42,7 @@ pub struct Outcome {
 /// use retrograd_compiler::ir::program::{Input, Program};
 /// use retrograd_compiler::ir::types::{Extent, Sizes, Type};
 ///
-/// let mut p = Program::new("square");
+/// let mut p = Draft::new("square");
 /// let x = p.graph.leaf(Op::Input("x".into()), Type::float(Extent::Batch, 3));
 /// p.inputs.push(Input { name: "x".into(), value: x, bound: None });
 /// let y = p.graph.add(Op::Unary(Unary::Powi(2)), &[x]);
@@ -58,7 +58,7 @@ pub struct Outcome {
 ///
 /// # Panics
 /// If a value that is needed is missing, or is not of its leaf's type and these sizes.
-pub fn interpret(program: &Program, values: &Values, sizes: &Sizes) -> Outcome {
+pub fn interpret(program: &Draft, values: &Values, sizes: &Sizes) -> Outcome {
     let mut data = evaluate(program, values, sizes, &program.roots()).into_iter();
     let mut next = || data.next().expect("one value for each root");
     Outcome {
@@ -72,7 +72,7 @@ pub fn interpret(program: &Program, values: &Values, sizes: &Sizes) -> Outcome {
 ///
 /// # Panics
 /// As [`interpret`].
-pub fn evaluate(program: &Program, values: &Values, sizes: &Sizes, wanted: &[Value]) -> Vec<Data> {
+pub fn evaluate(program: &Draft, values: &Values, sizes: &Sizes, wanted: &[Value]) -> Vec<Data> {
     let graph = &program.graph;
     let (order, mut slots) = prepare(graph, wanted, values, sizes);
     run(graph, &order, sizes, &mut slots);
@@ -244,7 +244,7 @@ fn run_scan(scan: &Scan, operands: &[&Data], sizes: &Sizes) -> Results {
 ///
 /// A value depends on the seed, its name and its size alone, so a pass that adds, drops or reorders leaves leaves the
 /// values of the others as they were.
-pub fn random_values(program: &Program, sizes: &Sizes, seed: u64) -> Values {
+pub fn random_values(program: &Draft, sizes: &Sizes, seed: u64) -> Values {
     let parameters = program.parameters.iter().map(|p| (&p.name, p.value, None));
     let inputs = program.inputs.iter().map(|i| (&i.name, i.value, i.bound));
     let random = |(name, leaf, bound): (&String, Value, Option<usize>)| {
@@ -316,13 +316,13 @@ mod tests {
         Port { name: String::new(), value }
     }
 
-    fn input(p: &mut Program, name: &str, ty: Type) -> Value {
+    fn input(p: &mut Draft, name: &str, ty: Type) -> Value {
         let value = p.graph.leaf(Op::Input(name.into()), ty);
         p.inputs.push(Input { name: name.into(), value, bound: None });
         value
     }
 
-    fn given(p: &Program, name: &str, x: &[f64]) -> (String, Data) {
+    fn given(p: &Draft, name: &str, x: &[f64]) -> (String, Data) {
         let ty = p.ty(p.input(name).expect("an input of the test").value).clone();
         (name.into(), Data { ty, x: x.iter().map(|&x| Dual::new(x)).collect() })
     }
@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn a_scan_runs_either_way() {
         for reverse in [false, true] {
-            let mut p = Program::new("decay");
+            let mut p = Draft::new("decay");
             let a = input(&mut p, "a", Type::float(Extent::Shared, ()));
             let x = input(&mut p, "x", Type::float(TIME, ()));
             let h0 = input(&mut p, "h0", Type::float(Extent::Batch, ()));
@@ -380,7 +380,7 @@ mod tests {
     /// (a, b) ← (b, a + b): a carry whose next value is another carry.
     #[test]
     fn carries_step_at_once() {
-        let mut p = Program::new("fibonacci");
+        let mut p = Draft::new("fibonacci");
         let ty = Type::float(Extent::Shared, ());
         let (a0, b0) = (p.graph.scalar(0.0), p.graph.scalar(1.0));
         let mut scan = Scan::new("fibonacci", Axis(0), false);
@@ -398,7 +398,7 @@ mod tests {
     /// A body's sums over features start anew at every step.
     #[test]
     fn slots_of_a_body_are_fresh_at_every_step() {
-        let mut p = Program::new("sums");
+        let mut p = Draft::new("sums");
         let x = input(&mut p, "x", Type::float(TIME, 2));
         let mut scan = Scan::new("sums", Axis(0), false);
         let ex = scan.body.leaf(Op::Each(0), Type::float(Extent::Batch, 2));
@@ -417,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_program_gives_outputs_objective_and_updates() {
-        let mut p = Program::new("step");
+        let mut p = Draft::new("step");
         let w = p.graph.leaf(Op::Parameter("w".into()), Type::float(Extent::Shared, 2));
         p.parameters.push(Parameter { name: "w".into(), value: w, init: Init::Constant(0.0) });
         let unused = input(&mut p, "unused", Type::float(TIME, 2));
@@ -440,14 +440,14 @@ mod tests {
     #[test]
     #[should_panic(expected = "no value is given for `x`")]
     fn a_missing_value_is_named() {
-        let mut p = Program::new("p");
+        let mut p = Draft::new("p");
         let x = input(&mut p, "x", Type::float(Extent::Batch, 2));
         evaluate(&p, &Values::new(), &Sizes::new(1, 1), &[x]);
     }
 
     #[test]
     fn random_values_follow_name_and_seed() {
-        let mut p = Program::new("p");
+        let mut p = Draft::new("p");
         let ty = Type::float(Extent::Batch, 500);
         input(&mut p, "x", ty.clone());
         let one = random_values(&p, &Sizes::new(1, 2), 7);

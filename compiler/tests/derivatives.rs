@@ -9,7 +9,7 @@
 mod graphs;
 
 use graphs::{Loss, corpus, lstm, rnn};
-use retrograd_compiler::differentiate::{DifferentiateError, gradient, jvp, vjp};
+use retrograd_compiler::differentiate::{gradient, jvp, vjp};
 use retrograd_compiler::interpret::{Values, interpret, random_values, seed_tangents};
 use retrograd_compiler::ir::{Binary, Extent, Graph, Op, Program, Sizes, Type, Unary};
 
@@ -124,7 +124,7 @@ fn check_jvp(name: &str, p: &Program, sizes: &Sizes) {
 
 /// The program of ⟨gradient, v⟩ with the inputs `v.p`.
 fn along(p: &Program) -> Program {
-    let mut along = p.backward().expect("an objective");
+    let mut along = p.backward().expect("an objective").into_draft();
     let outputs = std::mem::take(&mut along.outputs);
     let mut parts = Vec::new();
     for parameter in &p.parameters {
@@ -135,7 +135,7 @@ fn along(p: &Program) -> Program {
         parts.push(graphs::total(&mut along.graph, product));
     }
     along.objective = parts.into_iter().reduce(|a, b| along.graph.binary(Binary::Add, a, b));
-    along
+    along.finish().expect("well formed")
 }
 
 fn check_hessian(name: &str, p: &Program, sizes: &Sizes) {
@@ -147,9 +147,9 @@ fn check_hessian(name: &str, p: &Program, sizes: &Sizes) {
 
     let reverse_reverse = along(p).backward().expect("an objective");
     let forward_reverse = joint.jvp().expect("names are free");
-    let mut forward = p.jvp().expect("names are free");
+    let mut forward = p.jvp().expect("names are free").into_draft();
     forward.objective = forward.output("dot.objective");
-    let reverse_forward = forward.backward().expect("an objective");
+    let reverse_forward = forward.finish().expect("one number").backward().expect("an objective");
     for (mode, program, prefix) in [
         ("reverse over reverse", reverse_reverse, "d."),
         ("forward over reverse", forward_reverse, "dot.d."),
@@ -279,8 +279,8 @@ fn vjp_is_the_transpose_of_jvp() {
     let p = lstm();
     let ends = [p.output("h").expect("an output"), p.objective.expect("an objective")];
     let starts: Vec<_> = p.parameters.iter().map(|p| p.value).chain([ends[0]]).collect();
-    let mut q = p.clone();
-    let leaf = |q: &mut Program, name: String, like| {
+    let mut q = p.to_draft();
+    let leaf = |q: &mut retrograd_compiler::ir::Draft, name: String, like| {
         let value = q.graph.leaf(Op::Input(name.clone()), p.ty(like).clone());
         q.inputs.push(retrograd_compiler::ir::Input { name, value, bound: None });
         value
@@ -302,6 +302,7 @@ fn vjp_is_the_transpose_of_jvp() {
     };
     pairs("left", cts.iter().zip(forward).map(|(&(_, ct), t)| (ct, t.expect("a tangent"))).collect());
     pairs("right", backward.into_iter().zip(&ts).map(|(ct, &(_, t))| (ct, t)).collect());
+    let q = q.finish().expect("well formed");
     check_form(&q);
     for s in SIZES {
         let sizes = sizes(s);
@@ -330,22 +331,14 @@ fn no_path_gives_none_forward_and_zeros_backward() {
 
 #[test]
 fn a_program_without_one_number_to_minimise_is_refused() {
-    let mut p = rnn(Loss::Last);
+    let p = rnn(Loss::Last);
     let taken = p.backward().expect("an objective").backward();
     assert_eq!(
         taken.expect_err("d.w_x is there").to_string(),
         "program `rnn` has the name `d.w_x` already, which its derivative would take; rename it"
     );
-    p.objective = p.output("h");
-    let wide = p.backward().expect_err("a sequence");
-    assert!(matches!(&wide, DifferentiateError::Objective { .. }));
     assert_eq!(
-        wide.to_string(),
-        "the objective of program `rnn` is f32[B, 3]; it must be one number, f32: sum or average it first"
-    );
-    p.objective = None;
-    assert_eq!(
-        p.backward().expect_err("nothing").to_string(),
+        p.without_objective().backward().expect_err("nothing").to_string(),
         "program `rnn` has no objective to differentiate; give it one with `minimize`"
     );
 }

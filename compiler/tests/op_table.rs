@@ -11,7 +11,7 @@
 use retrograd_compiler::interpret::{Values, evaluate};
 use retrograd_compiler::ir::dual::Dual;
 use retrograd_compiler::ir::op::{Data, Eval, Tangent};
-use retrograd_compiler::ir::{Axis, Binary, DType, Extent, Norm, Op, Program, Scan, Shape, Sizes, Type, Unary, Value};
+use retrograd_compiler::ir::{Axis, Binary, DType, Draft, Extent, Norm, Op, Scan, Shape, Sizes, Type, Unary, Value};
 
 const TIME: Extent = Extent::Time(Axis(0));
 const EXTENTS: [Extent; 3] = [Extent::Shared, Extent::Batch, TIME];
@@ -264,7 +264,7 @@ table! {
 
 /// A sample with its extents chosen: one node on inputs `x0`, `x1`, ..
 struct Case {
-    program: Program,
+    program: Draft,
     node: Value,
     operands: Vec<Value>,
     draws: Vec<Draw>,
@@ -330,7 +330,7 @@ fn cases() -> Vec<Case> {
                     _ => Type::float(extent(i), shape.clone()),
                 })
                 .collect();
-            let mut program = Program::new("case");
+            let mut program = Draft::new("case");
             let leaf = |(i, ty): (usize, &Type)| program.graph.leaf(Op::Input(format!("x{i}")), ty.clone());
             let values: Vec<Value> = types.iter().enumerate().map(leaf).collect();
             let Ok(node) = program.graph.try_add(op.clone(), &values) else { continue };

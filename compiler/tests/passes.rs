@@ -226,6 +226,7 @@ fn a_loop_without_a_state_disappears() {
     let program = hoist(&parse(
         "
 program gates {
+  axis T = time
   sequence x: f32[T, B, 3]
   parameter w: f32[3, 4] = glorot
   scan gates reverse {
@@ -251,6 +252,7 @@ program gates {
     ));
     let expected = "
 program gates {
+  axis T = time
   sequence x: f32[T, B, 3]
   parameter w: f32[3, 4] = glorot
   %0: f32[T, B, 4] = dot x, w
@@ -372,6 +374,7 @@ fn random_with(windows: &Program, values: &Values, sizes: &Sizes, window: usize)
 /// Statements before and after simplification, on the same values.
 fn check(statements: &str, expected: &str) {
     const HEAD: &str = "program p {
+  axis T = time
   sequence s: f32[T, B, 4]
   batch x: f32[B, 4]
   batch y: f32[B, 4]

@@ -2,7 +2,7 @@
 
 use retrograd_compiler::ir::program::{Init, Input, Parameter, Update};
 use retrograd_compiler::ir::scan::{Carry, Port};
-use retrograd_compiler::ir::{Axis, Binary, Extent, Graph, Op, Program, Scan, Type, Unary, Value};
+use retrograd_compiler::ir::{Axis, Binary, Draft, Extent, Graph, Op, Scan, Type, Unary, Value};
 
 const T: Extent = Extent::Time(Axis(0));
 const B: Extent = Extent::Batch;
@@ -10,7 +10,7 @@ const S: Extent = Extent::Shared;
 
 /// The values of a small program around one scan.
 struct Parts {
-    p: Program,
+    p: Draft,
     rows: Value,
     state: Value,
     label: Value,
@@ -39,8 +39,9 @@ fn cell() -> Scan {
 
 /// The program around a scan whose operands are chosen among (rows, state, w).
 fn around(scan: Scan, operands: impl Fn(Value, Value, Value) -> Vec<Value>) -> Parts {
-    let mut p = Program::new("p");
-    let input = |p: &mut Program, name: &str, ty: Type| {
+    let mut p = Draft::new("p");
+    p.axes = vec!["time".into(), "other".into()];
+    let input = |p: &mut Draft, name: &str, ty: Type| {
         let value = p.graph.leaf(Op::Input(name.into()), ty);
         p.inputs.push(Input { name: name.into(), value, bound: None });
         value
@@ -61,7 +62,7 @@ fn valid() -> Parts {
 }
 
 #[track_caller]
-fn refused(p: &Program, expected: &str) {
+fn refused(p: &Draft, expected: &str) {
     assert_eq!(p.verify(), Err(expected.to_string()), "\n{p}");
 }
 

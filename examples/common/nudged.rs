@@ -68,12 +68,12 @@ impl Net {
 /// Norms of the derivative of a program's objective by one of its input sequences, `[step][sample]`, in 64 bits; and the
 /// session that took it.
 pub fn norms_by(program: &Program, input: &str, seed: u64, feed: &Feed) -> Result<(Vec<Vec<f64>>, Session<f64>)> {
-    let mut program = program.clone();
+    let mut joint = program.to_draft();
     let (objective, input) = (program.objective, program.input(input).map(|i| i.value));
     let (objective, input) = objective.zip(input).ok_or("the program has both")?;
-    let derivative = gradient(&mut program.graph, objective, &[input])[0];
-    program.outputs.push(("derivative".to_string(), derivative));
-    let mut session = Session::<f64>::new(&program, 1)?;
+    let derivative = gradient(&mut joint.graph, objective, &[input])[0];
+    joint.outputs.push(("derivative".to_string(), derivative));
+    let mut session = Session::<f64>::new(&joint.finish()?, 1)?;
     session.initialise(seed)?;
     session.run(feed)?;
     let derivative = session.output("derivative").ok_or("the program has it")?;

@@ -771,8 +771,14 @@ impl<E: Float> Run<'_, E> {
                     }
                 }
                 Work::Fill { into, value } => {
+                    let integer = self.compiled.plan.buffers[into.access.buffer.0].integer;
                     for r in mine {
-                        slice_mut(self.address::<E>(into, t, r), into.len).fill(E::from_f64(*value));
+                        if integer {
+                            // A whole number of 32 bits: programs are verified.
+                            slice_mut(self.address::<i32>(into, t, r), into.len).fill(*value as i32);
+                        } else {
+                            slice_mut(self.address::<E>(into, t, r), into.len).fill(E::from_f64(*value));
+                        }
                     }
                 }
                 Work::PlaceLast { from, into, axis } => {

@@ -378,13 +378,17 @@ pub(crate) fn axis(program: &Program, name: &str) -> Result<Axis, RunError> {
 #[cfg(test)]
 mod tests {
     use ndarray::{Array, Array2, Array3, s};
-    use retrograd_compiler::ir::{Op, Update};
+    use retrograd_compiler::ir::{Draft, Op, Update};
 
     use super::*;
 
     /// Inputs `rows: f32[T, B, 3]`, `label: i32[T, B]` below 10, `scale: f32[2]`, and one more for each addition.
     fn program(more: &[(&str, Type)]) -> Program {
-        let mut p = Program::new("test");
+        draft(more).finish().unwrap()
+    }
+
+    fn draft(more: &[(&str, Type)]) -> Draft {
+        let mut p = Draft::new("test");
         p.axes.push("time".to_string());
         let time = Extent::Time(Axis(0));
         let fixed =
@@ -505,8 +509,9 @@ mod tests {
 
     #[test]
     fn what_updates_replace_is_not_given() {
-        let mut p = program(&[("state", Type::float(Extent::Batch, 2))]);
+        let mut p = draft(&[("state", Type::float(Extent::Batch, 2))]);
         p.updates.push(Update { target: p.inputs[3].value, value: p.inputs[3].value });
+        let p = p.finish().unwrap();
         let (rows, label) = (Array::zeros((1, 1, 3)), Array2::zeros((1, 1)));
         let feed = Feed::new().f32("rows", rows.view()).i32("label", label.view()).f32_slice("scale", &[2], &SCALE);
         assert!(resolve(&p, &feed).unwrap().views[3].is_none());
@@ -519,9 +524,10 @@ mod tests {
 
     #[test]
     fn sizes_that_no_input_tells_are_asked_for() {
-        let mut p = Program::new("generate");
+        let mut p = Draft::new("generate");
         p.axes = vec!["time".to_string(), "out".to_string()];
         p.graph.constant(1.0, Type::float(Extent::Time(Axis(1)), 2));
+        let p = p.finish().unwrap();
         let text = |feed: Feed| resolve(&p, &feed).unwrap_err().to_string();
         assert_eq!(text(Feed::new()), "no input says how large B is; say it with `Feed::batch`");
         assert_eq!(text(Feed::new().batch(3)), "no input says how large T1 is; say it with `Feed::steps`");

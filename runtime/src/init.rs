@@ -303,13 +303,13 @@ mod tests {
         assert_ne!(draw("gates.w", 1), draw("gates.v", 1));
 
         let program = |names: &[&str]| {
-            let mut p = Program::new("test");
+            let mut p = retrograd_compiler::ir::Draft::new("test");
             for &name in names {
                 let ty = Type::float(retrograd_compiler::ir::Extent::Shared, [3, 5]);
                 let value = p.graph.leaf(Op::Parameter(name.to_string()), ty);
                 p.parameters.push(Parameter { name: name.to_string(), value, init: Init::Glorot });
             }
-            parameters(&p, 9).unwrap()
+            parameters(&p.finish().unwrap(), 9).unwrap()
         };
         assert_eq!(program(&["a", "b"])[1], program(&["new", "b", "a"])[1]);
     }

@@ -456,12 +456,13 @@ mod tests {
             p.shared("gb", ());
             p.minimize(p.shared("loss", ()));
         })
-        .unwrap();
+        .unwrap()
+        .into_draft();
         for (name, input) in [("d.cell.w", "gw"), ("d.b", "gb")] {
             let value = joint.input(input).unwrap().value;
             joint.outputs.push((name.to_string(), value));
         }
-        joint
+        joint.finish().unwrap()
     }
 
     /// A training program with all it stores, run by the interpreter.
@@ -695,8 +696,9 @@ mod tests {
             text(&Sgd::new(0.1), Clip { norm: Some(0.0), value: None }),
             "the limit of the gradient's norm is 0; a finite number above 0 is needed"
         );
-        let mut joint = given_gradients();
+        let mut joint = given_gradients().into_draft();
         joint.outputs.push((GRADIENT_NORM.to_string(), joint.parameters[0].value));
+        let joint = joint.finish().unwrap();
         let e = training_program(&joint, &Sgd::new(0.1), free).unwrap_err();
         assert!(matches!(e, RunError::Compile { .. }) && e.to_string().contains("`gradient_norm`"), "{e}");
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use retrograd_compiler::codegen::KernelTable;
 use retrograd_compiler::interpret::{self, Values};
-use retrograd_compiler::ir::bounds;
 use retrograd_compiler::ir::op::Data;
 use retrograd_compiler::ir::{DType, Extent, Program, Sizes, Type, Value};
 use retrograd_compiler::pipeline::{self, Compiled};
@@ -523,16 +522,11 @@ impl<E: Float> Session<E> {
 
 /// A program that may be run: well formed, and with a bound on each integer input that reaches a table.
 ///
-/// Programs that were recorded are both. Those made by hand, or read from text, need not be, and what is compiled
-/// trusts its indices.
+/// Programs are both where they are recorded or read. A pass behind that is trusted with neither: it may make new
+/// inputs, which get their bounds here, and a fault of one must not become an access out of bounds.
 fn checked(program: &Program) -> Result<Program, RunError> {
-    let failed = |reason| RunError::Compile { program: program.name.clone(), reason };
-    program.verify().map_err(|e| failed(e.into()))?;
-    let mut program = program.clone();
-    match bounds::derive(&mut program).first() {
-        Some(&mistake) => Err(failed(Box::new(mistake))),
-        None => Ok(program),
-    }
+    let failed = |e| RunError::Compile { program: program.name.clone(), reason: Box::new(e) };
+    program.to_draft().finish().map_err(failed)
 }
 
 /// Room for the rows of one state.

@@ -284,8 +284,8 @@ impl TrainerBuilder<'_> {
         let joint = program.backward().map_err(|e| failed(Box::new(e)))?;
         let mut times = vec![("differentiate", started.elapsed())];
         let recording = Instant::now();
-        let mut training = optimizer::training_program(&joint, &*self.optimizer, self.clip)?;
-        training.outputs.retain(|(name, _)| name == GRADIENT_NORM);
+        let training = optimizer::training_program(&joint, &*self.optimizer, self.clip)?;
+        let training = training.with_outputs(|name| name == GRADIENT_NORM);
         times.push(("record the optimiser", recording.elapsed()));
         let states = windows.as_ref().map_or(Vec::new(), Windows::states);
         let mut session = Session::carrying(&training, states, self.settings)?;
@@ -680,12 +680,8 @@ impl Stream {
                 allowed: "at least 1 is needed".to_string(),
             });
         }
-        let mut program = program.clone();
-        // The objective needs targets, which a stream has not: it goes, with the inputs that only it reads.
-        program.objective = None;
-        let live = program.graph.reachable(program.roots());
-        program.inputs.retain(|i| live[i.value.index()]);
-        let (program, carried) = time::carry_state(&program);
+        // The objective needs targets, which a stream has not.
+        let (program, carried) = time::carry_state(&time::infer(program));
         let session = Session::with_carried(&program, carried, settings.one_step())?;
         let mut stream = Stream { session, set: Vec::new(), rows: Rows::default() };
         stream.bind(batch);

@@ -125,7 +125,7 @@ impl Windows {
     /// # Errors
     /// A k1 or k2 of 0; what [`separable`] says of the program, if there is a truncation.
     pub fn new(program: &Program, truncation: Option<Truncation>) -> Result<Windows, RunError> {
-        let recorded = Program { outputs: Vec::new(), ..program.clone() };
+        let recorded = program.with_outputs(|_| false);
         let failed = |e: TruncateError| RunError::Compile { program: program.name.clone(), reason: Box::new(e) };
         let mut axis = Axis::default();
         if let Some(Truncation { k1, k2 }) = truncation {

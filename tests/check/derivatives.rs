@@ -108,7 +108,7 @@ pub fn check_hessian(program: &Program, sizes: &Sizes) -> Found {
 
 /// The program of ⟨gradient, v⟩ with inputs `v.<parameter>`.
 fn along(program: &Program, joint: &Program) -> Program {
-    let mut along = joint.clone();
+    let mut along = joint.to_draft();
     let outputs = std::mem::take(&mut along.outputs);
     let mut sum = along.graph.scalar(0.0);
     for parameter in &program.parameters {
@@ -122,11 +122,11 @@ fn along(program: &Program, joint: &Program) -> Program {
         sum = along.graph.binary(Binary::Add, sum, part);
     }
     along.objective = Some(sum);
-    along
+    along.finish().expect("well formed")
 }
 
 /// The sum of all features of a shared value.
-fn total(p: &mut Program, v: retrograd::compiler::ir::Value) -> retrograd::compiler::ir::Value {
+fn total(p: &mut retrograd::compiler::ir::Draft, v: retrograd::compiler::ir::Value) -> retrograd::compiler::ir::Value {
     let ones = Shape(vec![1; p.ty(v).shape.rank()]);
     let sum = p.graph.add(Op::Sum(ones), &[v]);
     p.graph.add(Op::Reshape(Shape::scalar()), &[sum])

@@ -17,7 +17,7 @@ use super::{F64, Found, Jit, agree, close, truth, values};
 /// Checks a program with each kind of lead, interpreted and as machine code of 64 bits; whether it is one that can be
 /// truncated.
 pub fn check_truncated(program: &Program) -> Found<bool> {
-    let recorded = Program { outputs: Vec::new(), ..program.clone() };
+    let recorded = program.with_outputs(|_| false);
     if recorded.objective.is_none() || separable(&recorded).is_err() {
         return Ok(false);
     }
@@ -50,7 +50,7 @@ pub fn check_truncated(program: &Program) -> Found<bool> {
 
 /// The program with its states as plain inputs, and what they become as outputs `next.<state>`.
 fn open(program: &Program) -> Program {
-    let mut open = program.clone();
+    let mut open = program.to_draft();
     let (states, rest) = open.updates.drain(..).partition(|u| match program.graph.op(u.target) {
         Op::Input(name) => name.starts_with("state."),
         _ => false,
@@ -61,7 +61,7 @@ fn open(program: &Program) -> Program {
         let Op::Input(name) = program.graph.op(update.target) else { unreachable!("an input, as found above") };
         open.outputs.push((format!("next.{name}"), update.value));
     }
-    open
+    open.finish().expect("only names have changed")
 }
 
 /// The program that carries its states, run in pieces.

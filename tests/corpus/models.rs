@@ -452,7 +452,7 @@ fn updated() -> Program {
             p.update(p.value(name), p.value(name) - p.value(&format!("d.{name}")) * 0.1);
         }
     });
-    Program { objective: None, ..updated.expect("no mistakes") }
+    updated.expect("no mistakes").without_objective()
 }
 
 /// All models.

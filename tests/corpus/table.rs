@@ -2,7 +2,7 @@
 //! depend on parameters and on a state that depends on the op's result; and the op behind the loop, on sequences.
 
 use retrograd::compiler::ir::scan::{Carry, Port};
-use retrograd::compiler::ir::{Binary, Graph, Input, Norm, Op, Parameter, Scan, Unary, Value};
+use retrograd::compiler::ir::{Binary, Draft, Graph, Input, Norm, Op, Parameter, Scan, Unary, Value};
 use retrograd::prelude::*;
 
 /// What numbers an operand has.
@@ -220,7 +220,7 @@ fn ty(draw: Draw, extent: Extent, shape: &Shape) -> Type {
 
 /// A program that is being put together.
 struct Builder {
-    p: Program,
+    p: Draft,
 }
 
 impl Builder {
@@ -247,7 +247,7 @@ impl Builder {
         }
     }
 
-    fn finish(mut self, value: Value) -> Program {
+    fn finish(mut self, value: Value) -> Draft {
         let loss = score(&mut self.p.graph, value);
         self.p.objective = Some(mean(&mut self.p.graph, loss));
         self.p
@@ -291,7 +291,7 @@ fn mean(g: &mut Graph, v: Value) -> Value {
 
 /// The op behind a loop: y = f(operands), where those that are sequences depend on a state.
 fn outside(s: &Sample, extents: &[Extent], name: &str) -> Program {
-    let mut b = Builder { p: Program::new(name) };
+    let mut b = Builder { p: Draft::new(name) };
     b.p.axes.push("time".into());
     // Something to know the sizes by.
     b.input("x", Type::float(TIME, ()), None);
@@ -316,12 +316,12 @@ fn outside(s: &Sample, extents: &[Extent], name: &str) -> Program {
     let mut p = b.finish(y);
     let both = p.graph.binary(Binary::Add, p.objective.expect("set"), rest);
     p.objective = Some(both);
-    p
+    p.finish().expect("well formed")
 }
 
 /// The op in a loop: h' = tanh(½h + score(f(operands))), where each operand that has rows is multiplied by 1 + ¼h.
 fn inside(s: &Sample, extents: &[Extent], name: &str) -> Program {
-    let mut b = Builder { p: Program::new(name) };
+    let mut b = Builder { p: Draft::new(name) };
     b.p.axes.push("time".into());
     b.input("x", Type::float(TIME, ()), None);
     let mut scan = Scan::new("loop", Axis(0), false);
@@ -380,7 +380,7 @@ fn inside(s: &Sample, extents: &[Extent], name: &str) -> Program {
     let node = b.p.graph.add(Op::Scan(Box::new(scan)), &operands);
     let y = b.p.graph.scan_result(node, Op::Yield(0));
     b.p.outputs.push(("y".into(), y));
-    b.finish(y)
+    b.finish(y).finish().expect("well formed")
 }
 
 /// Every op, outside of loops, on every choice of extents it allows.

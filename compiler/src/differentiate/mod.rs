@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use std::panic::Location;
 
 use crate::ir::types::{Extent, Type};
-use crate::ir::{Graph, Input, Op, Program, Value};
+use crate::ir::{Draft, Graph, Input, Op, Program, Value};
 
 pub use linearise::jvp;
 
@@ -148,13 +148,13 @@ impl Program {
             let (given, location) = (node.ty.clone(), node.location);
             return Err(DifferentiateError::Objective { program: program(), given, location });
         }
-        let mut joint = self.clone();
+        let mut joint = self.to_draft();
         let wrt: Vec<Value> = self.float_parameters().map(|(_, v)| v).collect();
         let gradients = gradient(&mut joint.graph, objective, &wrt);
         for ((name, _), ct) in self.float_parameters().zip(gradients) {
             joint.add_output(format!("d.{name}"), ct)?;
         }
-        Ok(joint)
+        Ok(joint.by_pass())
     }
 
     /// The program of forward mode: all of this one, an input `dot.p` for the tangent of each float parameter `p`,
@@ -164,7 +164,7 @@ impl Program {
     /// # Errors
     /// An input or output has such a name already.
     pub fn jvp(&self) -> Result<Program, DifferentiateError> {
-        let mut joint = self.clone();
+        let mut joint = self.to_draft();
         let mut seeds = Vec::new();
         for (name, v) in self.float_parameters() {
             let name = format!("dot.{name}");
@@ -184,14 +184,16 @@ impl Program {
             let tangent = tangent.unwrap_or_else(|| joint.graph.constant(0.0, self.ty(v).clone()));
             joint.add_output(format!("dot.{name}"), tangent)?;
         }
-        Ok(joint)
+        Ok(joint.by_pass())
     }
 
     fn float_parameters(&self) -> impl Iterator<Item = (&str, Value)> {
         let parameters = self.parameters.iter().map(|p| (p.name.as_str(), p.value));
         parameters.filter(|&(_, v)| self.graph.is_float(v))
     }
+}
 
+impl Draft {
     fn add_output(&mut self, name: String, value: Value) -> Result<(), DifferentiateError> {
         if self.output(&name).is_some() {
             return Err(DifferentiateError::NameTaken { program: self.name.clone(), name });

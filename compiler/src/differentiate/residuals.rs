@@ -154,6 +154,7 @@ mod tests {
         let text = format!(
             "\
 program step {{
+  axis T = time
   sequence x: f32[T, B, 3]
   sequence keep: f32[T, B, 3]
   parameter w: f32[3] = 1

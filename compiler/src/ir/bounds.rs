@@ -1,132 +1,197 @@
-//! How large an integer may be: an index must be below the rows of every table that it reaches.
+//! How large an integer may be: an index is at least 0 and below the rows of every table that it reaches.
 //!
-//! Bounds flow from uses to what is used, through all that moves integers about, and into and out of scans; a state
-//! hands its bound to its next and initial values, so bodies are walked until nothing changes. At inputs, what
-//! arrives is the bound that each run is checked against; at an argmax, it must be met by the number of features.
+//! Tables make demands, and demands flow from uses to what is used: through all that moves integers about, into and
+//! out of scans, from a state to its next and its initial value, and from a stored value to what updates it. They
+//! arrive where integers are made, and there are only three such places:
+//!
+//! * an input: the demand becomes its bound, which every value is checked against that is written there, whether a run
+//!   is given it, a caller sets it, or a checkpoint holds it;
+//! * a constant: it is in range or a mistake;
+//! * an argmax: the number of its features must not exceed the demand.
+//!
+//! So there is no integer whose range is unknown, and what is compiled need not check any.
+//!
+//! Expects a [verified](super::verify) graph. A value keeps the smallest demand, so demands are spread in the order of
+//! their size and each value is visited once: the work is linear in the graph, and loops need no second walk.
 
-use std::collections::HashMap;
 use std::panic::Location;
 
-use super::{DType, Graph, Op, Program, Scan, Value};
+use super::verify::At;
+use super::{DType, Draft, Graph, Op, Scan, Value};
 
-/// An index made inside a program that can be too large for a table it reaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`argmax` over {classes} features gives an index below {classes}, which is used in a table of {rows} rows")]
-pub struct TooLarge {
-    /// Where it was recorded.
-    pub location: Option<&'static Location<'static>>,
-    /// It is below this.
-    pub classes: usize,
-    /// Rows of the table.
+/// An index made inside a program that is, or can be, outside of a table that it reaches.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error("{index}, which is used in a table of {rows} rows; allowed are 0 to {}", rows - 1)]
+pub struct OutOfRange {
+    /// What the index is.
+    pub index: Index,
+    /// Rows of the smallest table, or width of the smallest one-hot.
     pub rows: usize,
+    /// Where the index is made.
+    pub at: At,
+    /// Where that was recorded, or else where the table is used.
+    pub location: Option<&'static Location<'static>>,
 }
 
-/// The smallest of the tables that a value reaches, for each value.
-type Bounds = Vec<Option<usize>>;
+/// What is known of an index that is made inside a program.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum Index {
+    /// From 0 to below a number of features.
+    #[error("`argmax` over {0} features gives an index below {0}")]
+    Argmax(usize),
+    /// One number.
+    #[error("the integer {0} is an index")]
+    Constant(f64),
+}
+
+/// A demand: below so many rows, for a table that is used there.
+#[derive(Clone, Copy)]
+struct Demand {
+    rows: usize,
+    location: Option<&'static Location<'static>>,
+}
+
+/// The integers of a program as one graph: those of bodies are numbered behind those outside.
+#[derive(Default)]
+struct Flow<'g> {
+    /// Each frame with the scan whose body it is, and the number of its first value.
+    frames: Vec<(Option<Value>, &'g Graph, usize)>,
+    /// What must be met at the second if it must be met at the first.
+    edges: Vec<(usize, usize)>,
+    demands: Vec<(Demand, usize)>,
+}
 
 /// Sets the bound of every input, and gives the indices made inside the program that exceed theirs. A bound that an
 /// input has already is kept where it is smaller.
-pub fn derive(program: &mut Program) -> Vec<TooLarge> {
-    let mut mistakes = Vec::new();
-    let mut bounds = vec![None; program.graph.len()];
+pub fn derive(program: &mut Draft) -> Vec<OutOfRange> {
+    let mut flow = Flow::of(&program.graph);
     for input in &program.inputs {
-        lower(&mut bounds, input.value, input.bound);
+        let location = program.graph.node(input.value).location;
+        let declared = input.bound.map(|rows| (Demand { rows, location }, input.value.index()));
+        flow.demands.extend(declared);
     }
-    loop {
-        let before = bounds.clone();
-        mistakes.clear();
-        flow(&program.graph, &mut bounds, &mut mistakes);
+    for update in program.updates.iter().filter(|u| !program.graph.is_float(u.target)) {
         // What a run leaves for the next one is read there.
-        for update in &program.updates {
-            let bound = bounds[update.target.index()];
-            lower(&mut bounds, update.value, bound);
-        }
-        if bounds == before {
-            break;
-        }
+        flow.edges.push((update.target.index(), update.value.index()));
     }
+    if flow.demands.is_empty() {
+        return Vec::new();
+    }
+    let met = flow.spread();
+    let mistakes = flow.mistakes(&met);
     for input in &mut program.inputs {
-        input.bound = bounds[input.value.index()];
+        input.bound = met[input.value.index()].map(|demand| demand.rows);
     }
     mistakes
 }
 
-fn lower(bounds: &mut Bounds, v: Value, to: Option<usize>) {
-    let own = &mut bounds[v.index()];
-    *own = match (*own, to) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    };
-}
-
-/// Completes the bounds of a graph, given those that come from outside of it.
-fn flow(graph: &Graph, bounds: &mut Bounds, mistakes: &mut Vec<TooLarge>) {
-    // What is known of a scan's results when we come to the scan, which stands before them.
-    let mut results: HashMap<Value, Vec<(Op, Option<usize>)>> = HashMap::new();
-    for v in graph.values().rev() {
-        let node = graph.node(v);
-        let own = bounds[v.index()];
-        match &node.op {
-            Op::Gather => {
-                let rows = graph.ty(node.operands[0]).shape.0[0];
-                lower(bounds, node.operands[1], Some(rows));
+impl<'g> Flow<'g> {
+    fn of(graph: &'g Graph) -> Flow<'g> {
+        let mut flow = Flow { frames: vec![(None, graph, 0)], ..Flow::default() };
+        let mut first = graph.len();
+        let mut bodies = vec![0; graph.len()];
+        for v in graph.values() {
+            if let Op::Scan(scan) = graph.op(v) {
+                bodies[v.index()] = first;
+                flow.frames.push((Some(v), &scan.body, first));
+                first += scan.body.len();
             }
-            Op::OneHot(n) | Op::ScatterAdd(n) => lower(bounds, node.operands[0], Some(*n)),
-            Op::Argmax => {
-                let classes = graph.ty(node.operands[0]).shape.last();
-                if let Some(rows) = own.filter(|&rows| rows < classes) {
-                    mistakes.push(TooLarge { location: node.location, classes, rows });
+        }
+        for (_, graph, first) in flow.frames.clone() {
+            flow.frame(graph, first, &bodies);
+        }
+        flow
+    }
+
+    fn frame(&mut self, graph: &Graph, first: usize, bodies: &[usize]) {
+        for v in graph.values() {
+            let node = graph.node(v);
+            let own = first + v.index();
+            let mut demand = |rows: usize, index: Value| {
+                self.demands.push((Demand { rows, location: node.location }, first + index.index()));
+            };
+            match &node.op {
+                Op::Gather => demand(graph.ty(node.operands[0]).shape.0[0], node.operands[1]),
+                Op::OneHot(n) | Op::ScatterAdd(n) => demand(*n, node.operands[0]),
+                Op::Scan(scan) => self.scan(scan, &node.operands, bodies[v.index()]),
+                Op::Yield(_) | Op::Final(_) if node.ty.dtype == DType::I32 => {
+                    let Op::Scan(scan) = graph.op(node.operands[0]) else { unreachable!("verified") };
+                    let result = match node.op {
+                        Op::Yield(i) => scan.yields[i].value,
+                        Op::Final(i) => scan.carries[i].next,
+                        _ => unreachable!("one of the two"),
+                    };
+                    self.edges.push((own, bodies[node.operands[0].index()] + result.index()));
+                }
+                // Moved about; a mask, which is a float, says which is.
+                _ if node.ty.dtype == DType::I32 => {
+                    let moved = node.operands.iter().filter(|&&o| !graph.is_float(o));
+                    self.edges.extend(moved.map(|o| (own, first + o.index())));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn scan(&mut self, scan: &Scan, operands: &[Value], body: usize) {
+        let carries = scan.carries.iter().map(|c| c.value);
+        let leaves = scan.captures.iter().chain(&scan.each).map(|p| p.value).chain(carries);
+        let integer = |v: &Value| !scan.body.is_float(*v);
+        for (leaf, operand) in leaves.zip(operands).filter(|(leaf, _)| integer(leaf)) {
+            self.edges.push((body + leaf.index(), operand.index()));
+        }
+        for carry in scan.carries.iter().filter(|c| integer(&c.value)) {
+            self.edges.push((body + carry.value.index(), body + carry.next.index()));
+        }
+    }
+
+    /// The smallest demand that arrives at each value.
+    fn spread(&mut self) -> Vec<Option<Demand>> {
+        let values = self.frames.iter().map(|(_, graph, first)| first + graph.len()).max().unwrap_or(0);
+        self.edges.sort_unstable();
+        let mut from = vec![0; values + 1];
+        self.edges.iter().for_each(|(v, _)| from[v + 1] += 1);
+        for v in 0..values {
+            from[v + 1] += from[v];
+        }
+        self.demands.sort_by_key(|(demand, v)| (demand.rows, *v));
+        let mut met: Vec<Option<Demand>> = vec![None; values];
+        let mut next = Vec::new();
+        for &(demand, v) in &self.demands {
+            next.push(v);
+            while let Some(v) = next.pop() {
+                // What has a demand has a smaller one.
+                if met[v].is_none() {
+                    met[v] = Some(demand);
+                    next.extend(self.edges[from[v]..from[v + 1]].iter().map(|(_, to)| to));
                 }
             }
-            Op::Yield(_) | Op::Final(_) | Op::Total(_) => {
-                results.entry(node.operands[0]).or_default().push((node.op.clone(), own));
-            }
-            Op::Scan(scan) => {
-                let outside = results.remove(&v).unwrap_or_default();
-                flow_scan(scan, &node.operands, &outside, bounds, mistakes);
-            }
-            _ if node.ty.dtype == DType::I32 => {
-                // Not into a mask, which is a float.
-                for &operand in node.operands.iter().filter(|&&o| graph.ty(o).dtype == DType::I32) {
-                    lower(bounds, operand, own);
+        }
+        met
+    }
+
+    /// What is made inside and does not meet its demand.
+    fn mistakes(&self, met: &[Option<Demand>]) -> Vec<OutOfRange> {
+        let mut mistakes = Vec::new();
+        for &(scan, graph, first) in &self.frames {
+            for v in graph.values() {
+                let Some(Demand { rows, location }) = met[first + v.index()] else { continue };
+                let node = graph.node(v);
+                let index = match node.op {
+                    Op::Argmax => Index::Argmax(graph.ty(node.operands[0]).shape.last()),
+                    Op::Constant(x) => Index::Constant(x),
+                    _ => continue,
+                };
+                let fits = match index {
+                    Index::Argmax(classes) => classes <= rows,
+                    Index::Constant(x) => x >= 0.0 && x < rows as f64,
+                };
+                if !fits {
+                    let at = At { scan, value: v };
+                    mistakes.push(OutOfRange { index, rows, at, location: node.location.or(location) });
                 }
             }
-            _ => {}
         }
-    }
-}
-
-fn flow_scan(
-    scan: &Scan,
-    operands: &[Value],
-    results: &[(Op, Option<usize>)],
-    bounds: &mut Bounds,
-    mistakes: &mut Vec<TooLarge>,
-) {
-    let mut body = vec![None; scan.body.len()];
-    for (result, bound) in results {
-        match result {
-            Op::Yield(i) => lower(&mut body, scan.yields[*i].value, *bound),
-            Op::Final(i) => lower(&mut body, scan.carries[*i].next, *bound),
-            _ => {}
-        }
-    }
-    let mut found = Vec::new();
-    loop {
-        let before = body.clone();
-        found.clear();
-        flow(&scan.body, &mut body, &mut found);
-        for carry in &scan.carries {
-            let bound = body[carry.value.index()];
-            lower(&mut body, carry.next, bound);
-        }
-        if body == before {
-            break;
-        }
-    }
-    mistakes.extend(found);
-    let leaves = scan.captures.iter().chain(&scan.each).map(|p| p.value).chain(scan.carries.iter().map(|c| c.value));
-    for (&operand, leaf) in operands.iter().zip(leaves) {
-        lower(bounds, operand, body[leaf.index()]);
+        mistakes
     }
 }

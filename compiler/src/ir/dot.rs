@@ -9,10 +9,10 @@ use std::fmt::Write;
 use super::graph::{Graph, Value};
 use super::op::Op;
 use super::print::{Names, name, starts_inline};
-use super::program::Program;
+use super::program::Draft;
 use super::scan::Scan;
 
-impl Program {
+impl Draft {
     /// The program as a graph for Graphviz: [`dot`].
     pub fn to_dot(&self) -> String {
         dot(self)
@@ -22,7 +22,7 @@ impl Program {
 /// The program in the DOT language, the same text for the same program.
 ///
 /// Like printing, it asks only that values belong to their graphs.
-pub fn dot(program: &Program) -> String {
+pub fn dot(program: &Draft) -> String {
     let (graph, names) = (&program.graph, Names::of_program(program));
     let mut drawing = Drawing::new(&program.name);
     for input in &program.inputs {

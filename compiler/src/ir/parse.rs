@@ -32,8 +32,9 @@ use std::collections::HashMap;
 use super::graph::{Graph, Value};
 use super::op::{Binary, Norm, Op, Unary};
 use super::print::{Ports, name as printed, role};
-use super::program::{Init, Input, Parameter, Program, Update};
+use super::program::{Draft, Init, Input, Parameter, Program, Update};
 use super::types::{Axis, DType, Extent, Shape, Type};
+use super::verify::At;
 use tokens::{Kind, Place, tokens};
 
 /// Why a text is not a program.
@@ -89,6 +90,10 @@ pub fn parse(text: &str) -> Result<Program, ParseError> {
 #[derive(Default)]
 struct Scope {
     graph: Graph,
+    /// Where each value is written.
+    places: Vec<Place>,
+    /// The same for the bodies of scans.
+    bodies: HashMap<Value, Vec<Place>>,
     named: HashMap<String, Value>,
     numbered: HashMap<usize, Value>,
     scans: HashMap<String, Value>,
@@ -291,24 +296,25 @@ impl Parser {
     fn program(mut self) -> Result<Program, ParseError> {
         self.skip_empty_lines();
         self.word("program")?;
-        let mut program = Program::new(self.name()?);
+        let mut program = Draft::new(self.name()?);
         let mut scope = Scope::default();
         self.sign("{")?;
         self.end_of_line()?;
         while !self.eat("}") {
+            let place = self.place();
             self.line(&mut program, &mut scope)?;
+            scope.note(place);
             self.end_of_line()?;
         }
         self.skip_empty_lines();
         if *self.peek() != Kind::End {
             return Err(self.expected("the end of the text"));
         }
-        program.graph = scope.graph;
-        program.verify().map_err(|e| self.place().error(e))?;
-        Ok(program)
+        program.graph = std::mem::take(&mut scope.graph);
+        program.finish().map_err(|e| e.at.and_then(|at| scope.place_of(at)).unwrap_or(self.place()).error(e.message))
     }
 
-    fn line(&mut self, program: &mut Program, scope: &mut Scope) -> Result<(), ParseError> {
+    fn line(&mut self, program: &mut Draft, scope: &mut Scope) -> Result<(), ParseError> {
         if let Kind::Value(_) = self.peek() {
             return self.statement(scope);
         }
@@ -558,6 +564,19 @@ impl Parser {
 }
 
 impl Scope {
+    /// Notes that the values that are new are written there.
+    fn note(&mut self, place: Place) {
+        self.places.resize(self.graph.len(), place);
+    }
+
+    fn place_of(&self, At { scan, value }: At) -> Option<Place> {
+        let places = match scan {
+            None => &self.places,
+            Some(scan) => self.bodies.get(&scan)?,
+        };
+        places.get(value.index()).copied()
+    }
+
     fn declare(&mut self, name: &str, value: Value, place: Place) -> Result<(), ParseError> {
         match self.named.insert(name.to_string(), value) {
             None => Ok(()),

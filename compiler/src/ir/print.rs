@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! program sums {
+//!   axis T = time
 //!   sequence rows: f32[T, B, 3]
 //!   parameter w: f32[3] = glorot
 //!   scan total reverse {
@@ -42,7 +43,7 @@ use std::fmt;
 
 use super::graph::{Graph, Value};
 use super::op::{Op, Unary};
-use super::program::{Init, Program};
+use super::program::{Draft, Init, Program};
 use super::scan::Scan;
 use super::types::{Axis, Extent, Type};
 
@@ -103,7 +104,7 @@ impl Ports {
 }
 
 impl<'a> Names<'a> {
-    pub fn of_program(program: &'a Program) -> Names<'a> {
+    pub fn of_program(program: &'a Draft) -> Names<'a> {
         let inputs = program.inputs.iter().map(|i| (i.value, name(&i.name)));
         let parameters = program.parameters.iter().map(|p| (p.value, name(&p.name)));
         Names::new(&program.graph, inputs.chain(parameters), program.roots())
@@ -310,6 +311,12 @@ impl fmt::Display for Init {
 }
 
 impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        Draft::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Draft {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let (graph, names) = (&self.graph, Names::of_program(self));
         writeln!(f, "program {} {{", name(&self.name))?;

@@ -1,7 +1,15 @@
 //! A graph with a face: named parameters, inputs and outputs, and what to minimise.
+//!
+//! Two types say how much is known of it. A [`Draft`] is open: its fields can be set to anything. A [`Program`] has
+//! been verified, once, and cannot be changed afterwards: whoever has one need not check it again, and nothing that
+//! compiles or runs takes anything else.
 
+use std::ops::Deref;
+
+use super::bounds;
 use super::graph::{Graph, Value};
 use super::types::{Axis, Extent, Type};
+use super::verify::{Invalid, check};
 
 /// How a parameter starts. Fans are those of the whole matrix: `[fan_in, fan_out]` for a weight that is
 /// multiplied from the right (`x · W`); for more dimensions the leading ones count as fan-in.
@@ -54,9 +62,25 @@ pub struct Update {
     pub value: Value,
 }
 
-/// A recorded program, before or after any pass on graphs.
+/// A program in the making: anything may be changed, and nothing is known of it until [`finish`](Draft::finish) has
+/// looked.
+///
+/// Passes of this crate, and tests that build graphs by hand, work on drafts. What compiles and runs takes a
+/// [`Program`].
+///
+/// ```
+/// use retrograd_compiler::ir::{Draft, Input, Op, Type, Extent, Unary};
+/// let mut draft = Draft::new("by hand");
+/// let x = draft.graph.leaf(Op::Input("x".into()), Type::float(Extent::Batch, 3));
+/// draft.inputs.push(Input { name: "x".into(), value: x, bound: None });
+/// let y = draft.graph.unary(Unary::Exp, x);
+/// draft.outputs.push(("y".into(), y));
+/// let program = draft.finish()?;
+/// assert_eq!(program.ty(y), program.ty(x));
+/// # Ok::<(), retrograd_compiler::ir::verify::Invalid>(())
+/// ```
 #[derive(Clone, Debug, Default)]
-pub struct Program {
+pub struct Draft {
     /// Name for texts.
     pub name: String,
     /// Operations.
@@ -75,10 +99,97 @@ pub struct Program {
     pub axes: Vec<String>,
 }
 
+/// A well-formed program, before or after any pass on graphs.
+///
+/// What [`verify`](super::verify) asks for holds, and every integer input that reaches a table has its
+/// [bound](super::bounds). It stays so: the fields of the [`Draft`] that it dereferences to can be read and not
+/// changed. Recording, parsing, passes and [`Draft::finish`] make programs.
+///
+/// ```compile_fail
+/// # use retrograd_compiler::ir::Program;
+/// let mut program = Program::record("p", |p| p.output("x", p.input("x", 3)))?;
+/// program.outputs.clear(); // refused: a program is read-only
+/// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Program(Draft);
+
+impl Deref for Program {
+    type Target = Draft;
+    fn deref(&self) -> &Draft {
+        &self.0
+    }
+}
+
 impl Program {
-    /// An empty program.
-    pub fn new(name: impl Into<String>) -> Program {
-        Program { name: name.into(), ..Program::default() }
+    /// A copy that can be changed.
+    pub fn to_draft(&self) -> Draft {
+        self.0.clone()
+    }
+
+    /// The program itself, to be changed.
+    pub fn into_draft(self) -> Draft {
+        self.0
+    }
+
+    /// The same program without the outputs whose names are not to be kept.
+    ///
+    /// ```
+    /// use retrograd_compiler::ir::Program;
+    /// let program = Program::record("two", |p| {
+    ///     let x = p.input("x", 3);
+    ///     p.output("sum", x.sum());
+    ///     p.output("max", x.max());
+    /// })?;
+    /// let one = program.with_outputs(|name| name == "sum");
+    /// assert_eq!(one.outputs.len(), 1);
+    /// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+    /// ```
+    #[must_use]
+    pub fn with_outputs(&self, keep: impl Fn(&str) -> bool) -> Program {
+        let mut draft = self.to_draft();
+        draft.outputs.retain(|(name, _)| keep(name));
+        Program(draft)
+    }
+
+    /// The same program with nothing to minimise.
+    ///
+    /// ```
+    /// use retrograd_compiler::ir::Program;
+    /// let program = Program::record("loss", |p| p.minimize(p.input("x", ()).square()))?;
+    /// assert!(program.without_objective().objective.is_none());
+    /// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+    /// ```
+    #[must_use]
+    pub fn without_objective(&self) -> Program {
+        Program(Draft { objective: None, ..self.to_draft() })
+    }
+}
+
+impl Draft {
+    /// The program of a pass, which keeps the rules by construction.
+    pub(crate) fn by_pass(self) -> Program {
+        Program(self)
+    }
+
+    /// The program that this is.
+    ///
+    /// # Errors
+    /// The first rule of [`verify`](super::verify) that is broken, or an integer that can exceed a table that it
+    /// reaches.
+    pub fn finish(mut self) -> Result<Program, Invalid> {
+        check(&self)?;
+        match bounds::derive(&mut self).into_iter().next() {
+            Some(mistake) => Err(mistake.into()),
+            None => Ok(Program(self)),
+        }
+    }
+}
+
+impl Draft {
+    /// An empty draft.
+    pub fn new(name: impl Into<String>) -> Draft {
+        Draft { name: name.into(), ..Draft::default() }
     }
 
     /// All values that a run must compute.

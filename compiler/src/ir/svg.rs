@@ -10,10 +10,10 @@ use super::graph::{Graph, Value};
 use super::layout::{Block, FRAME, INPUT, OUTPUT, PARAMETER, Picture};
 use super::op::Op;
 use super::print::{Names, name, starts_inline};
-use super::program::Program;
+use super::program::Draft;
 use super::scan::Scan;
 
-impl Program {
+impl Draft {
     /// The program as a drawing: [`svg`].
     pub fn to_svg(&self) -> String {
         svg(self)
@@ -23,7 +23,7 @@ impl Program {
 /// The program as SVG, the same text for the same program.
 ///
 /// Like printing, it asks only that values belong to their graphs.
-pub fn svg(program: &Program) -> String {
+pub fn svg(program: &Draft) -> String {
     let names = Names::of_program(program);
     let mut boxes = Boxes::new(&names);
     for input in &program.inputs {

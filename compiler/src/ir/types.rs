@@ -107,6 +107,12 @@ impl Shape {
         Shape(Vec::new())
     }
 
+    /// Most features of a row: what 32-bit offsets of f32 can address with room to spare.
+    pub const MAX_LEN: usize = 1 << 28;
+
+    /// Most dimensions of a row: loops over them are nested.
+    pub const MAX_RANK: usize = 16;
+
     /// Number of features.
     pub fn len(&self) -> usize {
         self.0.iter().product()

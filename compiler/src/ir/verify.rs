@@ -1,24 +1,63 @@
 //! What holds of every program between passes, checked in full.
 //!
-//! Of a graph: operands come before their users and petgraph's edges say the same as the operand lists; every
-//! dimension is at least 1; a node has the type that its op's rule gives. Of a scan: see [`scan`](super::scan).
-//! Of a program: names are distinct, leaves and declarations belong together one to one, the objective is a shared
-//! float scalar, and an update keeps the type of what it replaces.
+//! Of a graph: operands come before their users and petgraph's edges say the same as the operand lists; a row has at
+//! least one feature and at most [`Shape::MAX_LEN`], in at most [`Shape::MAX_RANK`] dimensions; a node has the type that
+//! its op's rule gives; an integer constant is a whole number of 32 bits. Of a scan: see [`scan`](super::scan). Of a
+//! program: names are distinct, leaves and declarations belong together one to one, every time axis in use is
+//! declared, the objective is a shared float scalar, and an update keeps the type of what it replaces.
 //!
-//! A program that breaks a rule is a fault of the pass that made it, so errors are texts for whoever mends that
-//! pass: they quote the line of the program as it is printed.
+//! A [`Draft`] that keeps all rules becomes a [`Program`](super::Program). Nothing that runs a program looks at them
+//! again: a rule that is missing here is memory that compiled code reaches and has not. The whole takes time linear in
+//! the graph.
+//!
+//! A broken rule is a mistake in a text, or a fault of the pass that made the program. The error quotes the line of
+//! the program as it is printed, and says which value it is about, so that the [parser](super::parse) can name the
+//! place in its text.
 
 use std::collections::HashSet;
 
+use super::bounds::OutOfRange;
 use super::graph::{Graph, Value};
 use super::op::Op;
 use super::ops::leaves::is_result;
 use super::print::{Names, name};
-use super::program::Program;
+use super::program::Draft;
 use super::scan::Scan;
-use super::types::{Axis, DType, Extent, Type};
+use super::types::{Axis, DType, Extent, Shape, Type};
 
-impl Program {
+/// A value of a program or of a body in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// The scan whose body it is in.
+    pub scan: Option<Value>,
+    /// The value.
+    pub value: Value,
+}
+
+/// Why a draft is not a program.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Invalid {
+    /// The rule that is broken, with the line of the program's text where it is.
+    pub message: String,
+    /// The value that breaks it, where it is one.
+    pub at: Option<At>,
+}
+
+impl From<OutOfRange> for Invalid {
+    fn from(e: OutOfRange) -> Invalid {
+        Invalid { message: e.to_string(), at: Some(e.at) }
+    }
+}
+
+/// Of a rule that is about no single value.
+impl From<String> for Invalid {
+    fn from(message: String) -> Invalid {
+        Invalid { message, at: None }
+    }
+}
+
+impl Draft {
     /// Checks every invariant: [`verify`].
     ///
     /// # Errors
@@ -34,8 +73,8 @@ impl Program {
 /// The first broken rule, with the line of the program's text where it is broken.
 ///
 /// ```
-/// use retrograd_compiler::ir::{Op, Program, Type, Extent, Unary};
-/// let mut p = Program::new("wrong");
+/// use retrograd_compiler::ir::{Draft, Op, Type, Extent, Unary};
+/// let mut p = Draft::new("wrong");
 /// let one = p.graph.scalar(1.0);
 /// let v = p.graph.unary(Unary::Exp, one);
 /// p.outputs.push(("e".into(), v));
@@ -44,47 +83,58 @@ impl Program {
 /// let error = p.verify().unwrap_err();
 /// assert_eq!(error, "in `%0: f32 = argmax 1`: `argmax` cannot take f32: it takes floats of at least one dimension");
 /// ```
-pub fn verify(program: &Program) -> Result<(), String> {
+pub fn verify(program: &Draft) -> Result<(), String> {
+    check(program).map_err(|e| e.message)
+}
+
+/// [`verify`], with the value that breaks the rule.
+pub(crate) fn check(program: &Draft) -> Result<(), Invalid> {
     let graph = &program.graph;
     check_edges(graph)?;
     let declared = program.parameters.iter().map(|p| p.value).chain(program.inputs.iter().map(|i| i.value));
     let targets = program.updates.iter().map(|u| u.target);
-    check_range(graph, declared.chain(targets).chain(program.roots()))?;
+    check_range(graph, declared.clone().chain(targets).chain(program.roots()))?;
 
-    let at = |v: Value| format!("in `{}`", Names::of_program(program).statement(v));
+    let line = |v: Value| format!("in `{}`", Names::of_program(program).statement(v));
+    let at = |value: Value, message: String| Invalid { message, at: Some(At { scan: None, value }) };
     check_names(program)?;
     for p in &program.parameters {
         if !matches!(graph.op(p.value), Op::Parameter(n) if *n == p.name) {
-            return Err(format!("parameter {} is declared at another leaf, {}", name(&p.name), at(p.value)));
+            return Err(format!("parameter {} is declared at another leaf, {}", name(&p.name), line(p.value)).into());
         }
         if !graph.is_float(p.value) || graph.ty(p.value).extent != Extent::Shared {
-            return Err(format!("parameter {}: {} is not shared floats", name(&p.name), graph.ty(p.value)));
+            let message = format!("parameter {}: {} is not shared floats", name(&p.name), graph.ty(p.value));
+            return Err(at(p.value, message));
         }
     }
     for i in &program.inputs {
         if !matches!(graph.op(i.value), Op::Input(n) if *n == i.name) {
-            return Err(format!("input {} is declared at another leaf, {}", name(&i.name), at(i.value)));
+            return Err(format!("input {} is declared at another leaf, {}", name(&i.name), line(i.value)).into());
         }
         if i.bound == Some(0) || (i.bound.is_some() && graph.ty(i.value).dtype != DType::I32) {
-            return Err(format!("input {}: only integers have a bound, of at least 1", name(&i.name)));
+            let message = format!("input {}: only integers have a bound, of at least 1", name(&i.name));
+            return Err(at(i.value, message));
         }
     }
+    let declared: HashSet<Value> = declared.collect();
     for v in graph.values() {
         let leaf = match graph.op(v) {
-            Op::Parameter(_) => program.parameters.iter().any(|p| p.value == v),
-            Op::Input(_) => program.inputs.iter().any(|i| i.value == v),
+            Op::Parameter(_) | Op::Input(_) => declared.contains(&v),
             Op::Capture(_) | Op::Each(_) | Op::Carry(_) => false,
             _ => true,
         };
         if !leaf {
-            return Err(format!("{}: the leaf is not declared in the program's head", at(v)));
+            return Err(at(v, format!("{}: the leaf is not declared in the program's head", line(v))));
         }
-        check_node(graph, v).map_err(|e| format!("{}: {e}", at(v)))?;
+        check_node(graph, v, program.axes.len()).map_err(|e| at(v, format!("{}: {e}", line(v))))?;
         if let Op::Scan(scan) = graph.op(v) {
-            check_scan(graph, v, scan).map_err(|e| format!("{}: {e}", at(v)))?;
+            check_scan(graph, v, scan, program.axes.len()).map_err(|e| {
+                let value = e.at.unwrap_or(At { scan: None, value: v });
+                Invalid { message: format!("{}: {}", line(v), e.message), at: Some(value) }
+            })?;
         }
     }
-    check_roots(program)
+    Ok(check_roots(program)?)
 }
 
 /// petgraph's edges against the operand lists, and the order of operands and users.
@@ -122,7 +172,7 @@ fn check_range(graph: &Graph, values: impl Iterator<Item = Value>) -> Result<(),
 }
 
 /// Parameters and inputs are called by name and share their names; outputs have names of their own.
-fn check_names(program: &Program) -> Result<(), String> {
+fn check_names(program: &Draft) -> Result<(), String> {
     fn distinct<'n>(names: impl Iterator<Item = &'n String>, of: &str) -> Result<(), String> {
         let mut seen = HashSet::new();
         match names.into_iter().find(|n| !seen.insert(n.as_str())) {
@@ -140,19 +190,42 @@ fn check_names(program: &Program) -> Result<(), String> {
     Ok(())
 }
 
-/// A node against the rule of its op.
-fn check_node(graph: &Graph, v: Value) -> Result<(), String> {
-    let (op, operands, ty) = (graph.op(v), graph.operands(v), graph.ty(v));
-    if ty.shape.is_empty() {
+/// An axis that the program declares, of which there are so many.
+fn check_axis(axis: Axis, axes: usize) -> Result<(), String> {
+    if axis.0 >= Axis::MAX {
+        return Err(format!("time axis {} is not one of the {}", axis.0, Axis::MAX));
+    }
+    if usize::from(axis.0) >= axes {
+        return Err(format!("the program has no time axis {0}; declare it with `axis {0} = ..`", axis.letter()));
+    }
+    Ok(())
+}
+
+fn check_shape(shape: &Shape) -> Result<(), String> {
+    if shape.0.contains(&0) {
         return Err("every dimension is at least 1".to_string());
     }
+    if shape.rank() > Shape::MAX_RANK {
+        return Err(format!("{} dimensions, where a row has at most {}", shape.rank(), Shape::MAX_RANK));
+    }
+    let len = shape.0.iter().try_fold(1usize, |n, &d| n.checked_mul(d).filter(|&n| n <= Shape::MAX_LEN));
+    len.map(|_| ()).ok_or_else(|| format!("{shape} has too many features; a row has at most {}", Shape::MAX_LEN))
+}
+
+/// A node against the rule of its op, in a program with so many time axes.
+fn check_node(graph: &Graph, v: Value, axes: usize) -> Result<(), String> {
+    let (op, operands, ty) = (graph.op(v), graph.operands(v), graph.ty(v));
+    check_shape(&ty.shape)?;
     let counted = if let Op::RowCount(extent) = *op { extent } else { Extent::Shared };
     for extent in [ty.extent, counted] {
-        if let Extent::Time(axis) = extent
-            && axis.0 >= Axis::MAX
-        {
-            return Err(format!("time axis {} is not one of the {}", axis.0, Axis::MAX));
+        if let Extent::Time(axis) = extent {
+            check_axis(axis, axes)?;
         }
+    }
+    if let (Op::Constant(x), DType::I32) = (op, ty.dtype)
+        && f64::from(*x as i32) != *x
+    {
+        return Err(format!("an integer constant is a whole number of 32 bits, not {x}"));
     }
     if op.is_leaf() && !operands.is_empty() {
         return Err("a leaf has no operands".to_string());
@@ -200,16 +273,12 @@ fn result_type(graph: &Graph, op: &Op, operands: &[Value]) -> Result<Type, Strin
 }
 
 /// A scan: its body as a graph, then each port against the outside.
-fn check_scan(graph: &Graph, v: Value, scan: &Scan) -> Result<(), String> {
+fn check_scan(graph: &Graph, scan_node: Value, scan: &Scan, axes: usize) -> Result<(), Invalid> {
     let body = &scan.body;
     check_edges(body)?;
     let leaves = scan.captures.iter().chain(&scan.each).map(|p| p.value).chain(scan.carries.iter().map(|c| c.value));
     check_range(body, leaves.chain(scan.roots()))?;
-    if scan.axis.0 >= Axis::MAX {
-        return Err(format!("time axis {} is not one of the {}", scan.axis.0, Axis::MAX));
-    }
-
-    let at = |v: Value| format!("in `{}`", Names::of_body(scan).statement(v));
+    check_axis(scan.axis, axes)?;
     for v in body.values() {
         let rule = match *body.op(v) {
             Op::Scan(_) => Some("a scan cannot stand within a scan"),
@@ -220,11 +289,19 @@ fn check_scan(graph: &Graph, v: Value, scan: &Scan) -> Result<(), String> {
             _ if matches!(body.ty(v).extent, Extent::Time(_)) => Some("a body sees one step and has no time extent"),
             _ => None,
         };
-        if let Some(rule) = rule {
-            return Err(format!("{}: {rule}", at(v)));
-        }
-        check_node(body, v).map_err(|e| format!("{}: {e}", at(v)))?;
+        let checked = rule.map_or_else(|| check_node(body, v, axes), |rule| Err(rule.to_string()));
+        checked.map_err(|e| Invalid {
+            message: format!("in `{}`: {e}", Names::of_body(scan).statement(v)),
+            at: Some(At { scan: Some(scan_node), value: v }),
+        })?;
     }
+    Ok(check_ports(graph, scan_node, scan)?)
+}
+
+/// Each port of a scan against the outside.
+fn check_ports(graph: &Graph, v: Value, scan: &Scan) -> Result<(), String> {
+    let body = &scan.body;
+    let at = |v: Value| format!("in `{}`", Names::of_body(scan).statement(v));
 
     let given = graph.operands(v).len();
     let ports = scan.captures.len() + scan.each.len() + scan.carries.len();
@@ -271,10 +348,16 @@ fn check_scan(graph: &Graph, v: Value, scan: &Scan) -> Result<(), String> {
             return Err(format!("yield {}: {ty} has no row for each sample", name(&port.name)));
         }
     }
+    for port in &scan.sums {
+        let ty = body.ty(port.value);
+        if !ty.is_float() {
+            return Err(format!("sum {}: {ty} cannot be added up; only floats are", name(&port.name)));
+        }
+    }
     Ok(())
 }
 
-fn check_roots(program: &Program) -> Result<(), String> {
+fn check_roots(program: &Draft) -> Result<(), String> {
     let graph = &program.graph;
     if program.roots().iter().any(|&v| matches!(graph.op(v), Op::Scan(_))) {
         return Err("an output, objective or update takes a scan itself instead of one of its results".to_string());

@@ -6,9 +6,6 @@ use super::recording::State;
 use crate::error::{Place, RecordErrorKind as Kind};
 use crate::ir::{Axis, Extent, Init, Input, Op, Parameter, Shape, Type};
 
-/// Most features of a row: what 32-bit offsets of f32 can address with room to spare.
-const MAX_FEATURES: usize = 1 << 28;
-
 /// The time axis of programs that do not name one.
 pub(super) const DEFAULT_AXIS: &str = "time";
 
@@ -25,10 +22,10 @@ impl State {
 
     /// Whether a row can have this shape; notes if not.
     pub fn check_shape(&mut self, site: Site, shape: &Shape) -> bool {
-        let len = shape.0.iter().try_fold(1usize, |n, &d| n.checked_mul(d).filter(|&n| n <= MAX_FEATURES));
+        let len = shape.0.iter().try_fold(1usize, |n, &d| n.checked_mul(d).filter(|&n| n <= Shape::MAX_LEN));
         match len {
             _ if shape.0.contains(&0) => self.fail(site, Kind::EmptyShape { shape: shape.clone() }),
-            None => self.fail(site, Kind::HugeShape { shape: shape.clone(), limit: MAX_FEATURES }),
+            None => self.fail(site, Kind::HugeShape { shape: shape.clone(), limit: Shape::MAX_LEN }),
             Some(_) => return true,
         }
         false

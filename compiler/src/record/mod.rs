@@ -65,7 +65,7 @@ pub use scope::Scope;
 pub use step::{Run, States, Step, StepResult, Unrolled};
 
 pub use crate::error::{RecordError, RecordErrorKind, RecordErrors};
-use crate::ir::Program;
+use crate::ir::{Draft, Program};
 use recording::Recording;
 
 impl Program {
@@ -73,8 +73,9 @@ impl Program {
     ///
     /// # Errors
     /// All mistakes of the recording, each with the file and line of the user's expression.
+    #[track_caller]
     pub fn record(name: impl Into<String>, body: impl for<'r> FnOnce(&Recorder<'r>)) -> Result<Program, RecordErrors> {
-        run(Program::new(name), body)
+        run(Location::caller(), Draft::new(name), body)
     }
 
     /// Records more onto a program: outputs, [updates](Recorder::update), another objective's parts. The values it
@@ -92,15 +93,16 @@ impl Program {
     ///
     /// # Errors
     /// As for [`record`](Program::record).
+    #[track_caller]
     pub fn extend(&self, body: impl for<'r> FnOnce(&Recorder<'r>)) -> Result<Program, RecordErrors> {
-        run(self.clone(), body)
+        run(Location::caller(), self.to_draft(), body)
     }
 }
 
-fn run(program: Program, body: impl for<'r> FnOnce(&Recorder<'r>)) -> Result<Program, RecordErrors> {
+fn run(site: Site, program: Draft, body: impl for<'r> FnOnce(&Recorder<'r>)) -> Result<Program, RecordErrors> {
     let recording = Recording::new(program);
     body(&Recorder::new(&recording));
-    recording.finish()
+    recording.finish(site)
 }
 
 /// A place in the user's source.

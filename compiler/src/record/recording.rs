@@ -11,16 +11,16 @@ use super::Site;
 use super::expr::{Expr, Operand, Typed, Value as Local};
 use super::scans::{Body, Recorded};
 use crate::error::{RecordError, RecordErrorKind as Kind, RecordErrors};
-use crate::ir::bounds::{self, TooLarge};
+use crate::ir::bounds;
 use crate::ir::scan::Port;
-use crate::ir::{Extent, Graph, Op, Program, Shape, TypeError, Value};
+use crate::ir::{Draft, Extent, Graph, Op, Program, Shape, TypeError, Value};
 
 pub struct Recording {
     state: RefCell<State>,
 }
 
 pub(super) struct State {
-    pub program: Program,
+    pub program: Draft,
     /// Names around what is being made, outermost first.
     pub scopes: Vec<String>,
     /// The scan being recorded.
@@ -32,20 +32,26 @@ pub(super) struct State {
     errors: Vec<RecordError>,
 }
 impl Recording {
-    pub fn new(program: Program) -> Recording {
+    pub fn new(program: Draft) -> Recording {
         let state = State { program, scopes: Vec::new(), body: None, scans: Vec::new(), silent: 0, errors: Vec::new() };
         Recording { state: RefCell::new(state) }
     }
 
     /// The program with the bounds of its integer inputs, or the mistakes.
-    pub fn finish(self) -> Result<Program, RecordErrors> {
+    /// `site` stands for what came from a text and has no place of its own.
+    pub fn finish(self, site: Site) -> Result<Program, RecordErrors> {
         let mut state = self.state.into_inner();
         assert!(state.body.is_none(), "a scan's body is closed where it was opened");
-        for TooLarge { location, classes, rows } in bounds::derive(&mut state.program) {
-            let site = location.expect("what is recorded knows its place");
-            state.fail(site, Kind::IndexTooLarge { classes, rows });
+        for mistake in bounds::derive(&mut state.program) {
+            state.fail(mistake.location.unwrap_or(site), mistake);
         }
-        if state.errors.is_empty() { Ok(state.program) } else { Err(RecordErrors::new(state.errors)) }
+        if !state.errors.is_empty() {
+            return Err(RecordErrors::new(state.errors));
+        }
+        match state.program.finish() {
+            Ok(program) => Ok(program),
+            Err(e) => panic!("a recording without mistakes is well formed: {e}"),
+        }
     }
 
     /// Works on the state, and makes the result a value of this recording, poisoned where there is none.

@@ -15,7 +15,7 @@ use std::ops::Deref;
 use rustc_hash::{FxHashMap, FxHasher};
 
 pub use super::body::Body;
-use crate::ir::{Binary, Extent, Graph, Input, Op, Parameter, Program, Scan, Shape, Type, Unary, Update, Value};
+use crate::ir::{Binary, Draft, Extent, Graph, Input, Op, Parameter, Program, Scan, Shape, Type, Unary, Update, Value};
 
 /// A graph under construction in which no node occurs twice.
 #[derive(Default)]
@@ -383,16 +383,16 @@ fn constants(old: &Graph, used: &[Value], g: &mut Numbered, map: &mut [Option<Va
 }
 
 /// Runs a pass over a program.
-pub fn rewrite<R: Rewrite>(program: &Program, rule: &R) -> Program {
+pub fn rewrite<R: Rewrite>(program: &Draft, rule: &R) -> Program {
     let mut g = Numbered::default();
     let mut seeds = vec![None; program.graph.len()];
     copy_face(program, &mut g, &mut seeds);
     let map = walk(rule, &program.graph, &program.roots(), None, seeds, &mut g);
-    with_graph(program, g.finish(), &map)
+    with_graph(program, g.finish(), &map).by_pass()
 }
 
 /// Copies the parameters and inputs that the program declares, used or not, in the order of their nodes.
-pub fn copy_face(program: &Program, g: &mut Numbered, seeds: &mut [Option<Value>]) {
+pub fn copy_face(program: &Draft, g: &mut Numbered, seeds: &mut [Option<Value>]) {
     let parameters = program.parameters.iter().map(|p| p.value);
     let mut leaves: Vec<Value> = parameters.chain(program.inputs.iter().map(|i| i.value)).collect();
     leaves.sort();
@@ -405,9 +405,9 @@ pub fn copy_face(program: &Program, g: &mut Numbered, seeds: &mut [Option<Value>
 }
 
 /// The same program around a new graph.
-pub fn with_graph(program: &Program, graph: Graph, map: &[Option<Value>]) -> Program {
+pub fn with_graph(program: &Draft, graph: Graph, map: &[Option<Value>]) -> Draft {
     let new = |v: Value| map[v.index()].expect("a walk maps all roots");
-    Program {
+    Draft {
         name: program.name.clone(),
         graph,
         parameters: program.parameters.iter().map(|p| Parameter { value: new(p.value), ..p.clone() }).collect(),

@@ -52,7 +52,7 @@ pub fn carry_state(program: &Program) -> (Program, Vec<CarriedState>) {
     let states = pass.inputs.iter().zip(&found);
     let states = states.map(|(input, &(initial, _))| CarriedState { input: input.name.clone(), initial }).collect();
     new.inputs.extend(pass.inputs);
-    (new, states)
+    (new.by_pass(), states)
 }
 
 struct CarryState {

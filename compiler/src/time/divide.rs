@@ -5,8 +5,9 @@
 //! states; the second has the rest, and takes the values of the first that it reads as inputs. So the first is computed
 //! once, and the second step by step.
 
-use crate::ir::{Axis, Extent, Graph, Input, Op, Program, Scan, Value};
-use crate::simplify::rebuild::{Numbered, Rewrite, copy_face, rewrite, walk, with_graph};
+use super::infer::Same;
+use crate::ir::{Axis, Draft, Extent, Graph, Input, Op, Program, Value};
+use crate::simplify::rebuild::{Numbered, copy_face, rewrite, walk, with_graph};
 
 /// A program in two parts; see [`divide`].
 #[derive(Clone, Debug)]
@@ -55,8 +56,8 @@ pub fn divide(program: &Program, axis: Axis) -> Result<Divided, DivideError> {
     let on = |side: Side| -> Vec<(String, Value)> {
         program.outputs.iter().filter(|(_, v)| sides[v.index()] == side).cloned().collect()
     };
-    let mut first = Program { outputs: on(Side::Before), objective: None, ..program.clone() };
-    let second = Program { outputs: on(Side::Along), ..first.clone() };
+    let mut first = Draft { outputs: on(Side::Before), objective: None, ..program.to_draft() };
+    let second = Draft { outputs: on(Side::Along), ..first.clone() };
 
     let needed = second.graph.reachable(second.roots());
     let along = |v: &Value| needed[v.index()] && sides[v.index()] == Side::Along;
@@ -137,12 +138,4 @@ fn sides(graph: &Graph, axis: Axis) -> Vec<Side> {
         sides.push(side);
     }
     sides
-}
-
-/// The same program, without what no root needs.
-struct Same;
-
-impl Rewrite for Same {
-    type Facts = ();
-    fn facts(&self, _: &Graph, _: &[Value], _: Option<&Scan>) {}
 }

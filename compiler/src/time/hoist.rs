@@ -36,6 +36,7 @@ const ROUNDS: usize = 6;
 /// use retrograd_compiler::{ir::Program, time::hoist};
 /// let program = Program::parse("\
 /// program sums {
+///   axis T = time
 ///   sequence x: f32[T, B, 3]
 ///   parameter w: f32[3, 2] = glorot
 ///   scan sums {

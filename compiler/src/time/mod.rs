@@ -4,7 +4,8 @@
 //! product at the end of a step to the start of the next: they change where work is done. [`unroll`] writes the loops
 //! over an axis out for a fixed number of steps: how it is written. [`carry_state`] makes the states of loops inputs and
 //! updates, so that a long sequence can be run window by window: what a program stores. [`divide`] takes a program apart
-//! at a time axis, so that what is before it is computed once and the rest step by step. None of them changes what is
+//! at a time axis, so that what is before it is computed once and the rest step by step. [`infer`] leaves out what only training
+//! needs. None of them changes what is
 //! computed. [`truncate()`] carries states for training, with gradients that run back over a number of steps of their own,
 //! and so changes what the objective depends on.
 
@@ -12,6 +13,7 @@ mod carry_state;
 mod cut;
 mod divide;
 mod hoist;
+mod infer;
 mod rotate;
 pub mod truncate;
 mod unroll;
@@ -19,6 +21,7 @@ mod unroll;
 pub use carry_state::{CarriedState, carry_state};
 pub use divide::{DivideError, Divided, divide};
 pub use hoist::hoist;
+pub use infer::infer;
 pub use rotate::rotate;
 pub use truncate::{Lead, TruncateError, Truncated, truncate};
 pub use unroll::{UnrollError, unroll};

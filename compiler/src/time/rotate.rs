@@ -24,6 +24,7 @@ use crate::simplify::rebuild::{Body, Numbered, Results, Rewrite, Used, rewrite, 
 /// use retrograd_compiler::{ir::Program, time::rotate};
 /// let program = Program::parse("\
 /// program adjoint {
+///   axis T = time
 ///   sequence dy: f32[T, B, 2]
 ///   parameter w: f32[2, 2] = glorot
 ///   scan adjoint reverse {

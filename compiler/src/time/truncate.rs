@@ -282,7 +282,7 @@ pub fn truncate(program: &Program, lead: Lead) -> Result<Truncated, TruncateErro
     // What holds an index has the bound of what it indexes. A recording has none that could be too large.
     bounds::derive(&mut new);
     let states = states.into_iter().map(|s| s.name).collect();
-    Ok(Truncated { program: new, lead, lead_axis: pass.before.map(|b| b.own), states })
+    Ok(Truncated { program: new.by_pass(), lead, lead_axis: pass.before.map(|b| b.own), states })
 }
 
 /// Inputs that are being declared.

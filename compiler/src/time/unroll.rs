@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use crate::ir::op::Eval;
-use crate::ir::{Axis, Binary, Extent, Graph, Input, Op, Parameter, Program, Scan, Type, Update, Value};
+use crate::ir::{Axis, Binary, Draft, Extent, Graph, Input, Op, Parameter, Program, Scan, Type, Update, Value};
 use crate::simplify::rebuild::Numbered;
 
 /// Why an axis cannot be written out.
@@ -88,6 +88,7 @@ impl Steps {
 /// use retrograd_compiler::{ir::{Program, types::Axis}, time::unroll};
 /// let program = Program::parse("\
 /// program sums {
+///   axis T = time
 ///   sequence x: f32[T, B, 3]
 ///   parameter w: f32[3, 2] = glorot
 ///   scan sums {
@@ -105,6 +106,7 @@ impl Steps {
 /// ")?;
 /// assert_eq!(unroll(&program, Axis(0), 2)?.to_string(), "\
 /// program sums {
+///   axis T = time
 ///   batch x.0: f32[B, 3]
 ///   batch x.1: f32[B, 3]
 ///   parameter w: f32[3, 2] = glorot
@@ -164,7 +166,7 @@ pub fn unroll(program: &Program, axis: Axis, steps: usize) -> Result<Program, Un
     }
 
     let at = |v: Value| map[v.index()].as_ref().expect("all roots are mapped");
-    let mut new = Program { name: program.name.clone(), axes: program.axes.clone(), ..Program::default() };
+    let mut new = Draft { name: program.name.clone(), axes: program.axes.clone(), ..Draft::default() };
     for p in &program.parameters {
         new.parameters.push(Parameter { value: at(p.value).one(), ..p.clone() });
     }
@@ -202,7 +204,7 @@ pub fn unroll(program: &Program, axis: Axis, steps: usize) -> Result<Program, Un
         }
     }
     new.graph = unroll.g.finish();
-    Ok(new)
+    Ok(new.by_pass())
 }
 
 /// Names in use.

@@ -2,7 +2,7 @@
 
 use retrograd_compiler::ir::scan::{Carry, Port};
 use retrograd_compiler::ir::{
-    Axis, Binary, Extent, Graph, Init, Input, Op, Parameter, Program, Scan, Shape, Type, Unary, Value,
+    Axis, Binary, Draft, Extent, Graph, Init, Input, Op, Parameter, Program, Scan, Shape, Type, Unary, Value,
 };
 
 pub const TIME: Extent = Extent::Time(Axis(0));
@@ -29,13 +29,19 @@ pub fn corpus() -> Vec<(&'static str, Program)> {
     ]
 }
 
-pub fn param(p: &mut Program, name: &str, shape: impl Into<Shape>) -> Value {
+/// The program of a draft, with names for the axes.
+fn finish(mut p: Draft) -> Program {
+    p.axes = vec!["time".into(), "other".into()];
+    p.finish().expect("a program without mistakes")
+}
+
+pub fn param(p: &mut Draft, name: &str, shape: impl Into<Shape>) -> Value {
     let value = p.graph.leaf(Op::Parameter(name.into()), Type::float(Shared, shape));
     p.parameters.push(Parameter { name: name.into(), value, init: Init::Normal(0.5) });
     value
 }
 
-pub fn input(p: &mut Program, name: &str, ty: Type) -> Value {
+pub fn input(p: &mut Draft, name: &str, ty: Type) -> Value {
     let bound = (!ty.is_float()).then_some(4);
     let value = p.graph.leaf(Op::Input(name.into()), ty);
     p.inputs.push(Input { name: name.into(), value, bound });
@@ -143,7 +149,7 @@ pub enum Loss {
 
 /// h = tanh(x·W_x + h·W_h + b), its loss at the last step, at every step, in the scan, or all three.
 pub fn rnn(at: Loss) -> Program {
-    let mut p = Program::new("rnn");
+    let mut p = Draft::new("rnn");
     let x = input(&mut p, "x", Type::float(TIME, 2));
     let (w_x, w_h, b) = (param(&mut p, "w_x", [2, 3]), param(&mut p, "w_h", [3, 3]), param(&mut p, "b", 3));
     let g = &mut p.graph;
@@ -177,13 +183,13 @@ pub fn rnn(at: Loss) -> Program {
     }
     p.objective = parts.into_iter().reduce(|a, b| add(g, a, b));
     p.outputs.push(("h".into(), last));
-    p
+    finish(p)
 }
 
 /// Gates on [h; x], every output in the loss.
 pub fn lstm() -> Program {
     let (n, units) = (2, 3);
-    let mut p = Program::new("lstm");
+    let mut p = Draft::new("lstm");
     let x = input(&mut p, "x", Type::float(TIME, n));
     let (w, b) = (param(&mut p, "w", [units + n, 4 * units]), param(&mut p, "b", 4 * units));
     let g = &mut p.graph;
@@ -213,12 +219,12 @@ pub fn lstm() -> Program {
     let objective = loss(g, all);
     p.outputs.push(("h".into(), all));
     p.objective = Some(objective);
-    p
+    finish(p)
 }
 
 /// Initial state from a parameter, a batch value captured, the reset gate before the product; run in reverse.
 fn gru() -> Program {
-    let mut p = Program::new("gru");
+    let mut p = Draft::new("gru");
     let x = input(&mut p, "x", Type::float(TIME, 3));
     let context = input(&mut p, "context", Type::float(Batch, 2));
     let (w, u, v) = (param(&mut p, "w", [3, 9]), param(&mut p, "u", [3, 6]), param(&mut p, "v", [3, 3]));
@@ -256,12 +262,12 @@ fn gru() -> Program {
     let (a, b) = (loss(g, product), loss(g, all));
     p.objective = Some(add(g, a, b));
     p.outputs.push(("h".into(), last));
-    p
+    finish(p)
 }
 
 /// States without a batch: a vector, a matrix that rows are multiplied with, and an index found in the vector.
 fn shared_states() -> Program {
-    let mut p = Program::new("shared");
+    let mut p = Draft::new("shared");
     let x = input(&mut p, "x", Type::float(TIME, 3));
     let (s0, a, m0) = (param(&mut p, "s0", 3), param(&mut p, "a", 3), param(&mut p, "m0", [3, 2]));
     let (table, h0) = (param(&mut p, "table", [3, 2]), param(&mut p, "h0", 2));
@@ -300,7 +306,7 @@ fn shared_states() -> Program {
     let parts = [loss(g, s), loss(g, m), loss(g, all), part];
     p.objective = parts.into_iter().reduce(|a, b| add(g, a, b));
     p.outputs.extend([("s".into(), s), ("m".into(), m)]);
-    p
+    finish(p)
 }
 
 fn row_as_matrix(g: &mut Graph, row: Value) -> Value {
@@ -310,7 +316,7 @@ fn row_as_matrix(g: &mut Graph, row: Value) -> Value {
 
 /// Two time axes: an encoder's last state starts a decoder, whose every step sees the encoder's sum.
 fn encoder_decoder() -> Program {
-    let mut p = Program::new("translate");
+    let mut p = Draft::new("translate");
     let (x, y) = (input(&mut p, "x", Type::float(TIME, 2)), input(&mut p, "y", Type::float(OTHER, 3)));
     let (e, d) = (param(&mut p, "e", [5, 3]), param(&mut p, "d", [6, 3]));
     let g = &mut p.graph;
@@ -342,12 +348,12 @@ fn encoder_decoder() -> Program {
     let objective = loss(g, decoded);
     p.objective = Some(objective);
     p.outputs.extend([("decoded".into(), decoded), ("context".into(), context)]);
-    p
+    finish(p)
 }
 
 /// Embeddings of given indices, and of the index that the step before chose: integers are a state and saved.
 fn feedback() -> Program {
-    let mut p = Program::new("feedback");
+    let mut p = Draft::new("feedback");
     let tokens = input(&mut p, "tokens", Type::int(TIME, ()));
     let first = input(&mut p, "first", Type::int(Batch, ()));
     let (table, w) = (param(&mut p, "table", [4, 3]), param(&mut p, "w", [6, 4]));
@@ -378,12 +384,12 @@ fn feedback() -> Program {
     p.objective = parts.into_iter().reduce(|a, b| add(g, a, b));
     let last = g.scan_result(run, Op::Final(0));
     p.outputs.extend([("chosen".into(), last), ("weights".into(), results[0])]);
-    p
+    finish(p)
 }
 
 /// A state asks a memory of the sample for what it is like: small products, transposes, softmax, layer norm.
 fn attention() -> Program {
-    let mut p = Program::new("attention");
+    let mut p = Draft::new("attention");
     let memory = input(&mut p, "memory", Type::float(Batch, [2, 3]));
     let x = input(&mut p, "x", Type::float(TIME, 3));
     let (k, q) = (param(&mut p, "k", [3, 3]), param(&mut p, "q", [3, 3]));
@@ -421,13 +427,13 @@ fn attention() -> Program {
     let (a, b) = (loss(g, all), loss(g, strongest));
     p.objective = Some(add(g, a, b));
     p.outputs.push(("strongest".into(), strongest));
-    p
+    finish(p)
 }
 
 /// Delay lines, a state that becomes a constant, one that only its initial value moves, one that nothing reads but
 /// the outside, one that swaps with another, yields of a state and of a sequence, results taken twice.
 fn corners() -> Program {
-    let mut p = Program::new("corners");
+    let mut p = Draft::new("corners");
     let x = input(&mut p, "x", Type::float(TIME, 2));
     let (a, b, stopped) = (param(&mut p, "a", 2), param(&mut p, "b", 2), param(&mut p, "stopped", 2));
     let g = &mut p.graph;
@@ -479,12 +485,12 @@ fn corners() -> Program {
     for (i, v) in finals.into_iter().enumerate() {
         p.outputs.push((format!("final{i}"), v));
     }
-    p
+    finish(p)
 }
 
 /// Every differentiable function of one or two values, in a step and outside of it.
 fn pointwise() -> Program {
-    let mut p = Program::new("pointwise");
+    let mut p = Draft::new("pointwise");
     let x = input(&mut p, "x", Type::float(TIME, 3));
     let (w, s) = (param(&mut p, "w", 3), param(&mut p, "s", ()));
     let g = &mut p.graph;
@@ -505,7 +511,7 @@ fn pointwise() -> Program {
     let all = g.scan_result(run, Op::Yield(0));
     let parts = [loss(g, all), loss(g, outside)];
     p.objective = parts.into_iter().reduce(|a, b| add(g, a, b));
-    p
+    finish(p)
 }
 
 fn functions(g: &mut Graph, x: Value, s: Value) -> Value {
@@ -552,7 +558,7 @@ fn functions(g: &mut Graph, x: Value, s: Value) -> Value {
 
 /// Without a scan: products over all rows, sums over extents, pad and stack, the last step and back.
 fn rows() -> Program {
-    let mut p = Program::new("rows");
+    let mut p = Draft::new("rows");
     let x = input(&mut p, "x", Type::float(TIME, 3));
     let (w, v) = (param(&mut p, "w", [3, 2]), param(&mut p, "v", [2, 2]));
     let g = &mut p.graph;
@@ -570,12 +576,12 @@ fn rows() -> Program {
     let mean = g.binary(Binary::Div, c, count);
     p.objective = [a, b, mean, d].into_iter().reduce(|a, b| add(g, a, b));
     p.outputs.extend([("gram".into(), gram), ("placed".into(), placed)]);
-    p
+    finish(p)
 }
 
 /// y = w · (sin h₁ + sin h₂); with `both`, y = w · (sin h₁ + sin h₂) + w · sin h₁ + w · sin h₂.
 pub fn sum_of_two(both: bool) -> Program {
-    let mut p = Program::new("two");
+    let mut p = Draft::new("two");
     let (x, w) = (input(&mut p, "x", Type::float(TIME, [2, 3])), param(&mut p, "w", 3));
     let g = &mut p.graph;
     let mut l = Loop::new("two", 0, false);
@@ -598,5 +604,5 @@ pub fn sum_of_two(both: bool) -> Program {
     let all = g.scan_result(run, Op::Yield(0));
     let objective = loss(g, all);
     p.objective = Some(objective);
-    p
+    finish(p)
 }

@@ -3,6 +3,7 @@
 /// A vanilla RNN on `[h; x]`, read out at every step; the loss is a mean square over rows.
 pub const RNN_JOINED: &str = "
 program rnn {
+  axis T = time
   sequence x: f32[T, B, 3]
   sequence target: f32[T, B, 2]
   parameter w: f32[7, 4] = glorot
@@ -34,6 +35,7 @@ program rnn {
 /// The same cell with one product for each weight, the bias in the middle, and the readout in the loop.
 pub const RNN_SPLIT: &str = "
 program rnn {
+  axis T = time
   sequence x: f32[T, B, 3]
   sequence target: f32[T, B, 2]
   parameter w_h: f32[4, 4] = glorot
@@ -72,6 +74,7 @@ program rnn {
 /// An LSTM whose gates are split after one affine map; the last state is read out.
 pub const LSTM: &str = "
 program lstm {
+  axis T = time
   sequence x: f32[T, B, 3]
   batch target: f32[B, 2]
   parameter w: f32[7, 16] = glorot
@@ -118,6 +121,7 @@ program lstm {
 /// A GRU on embedded symbols, with a gate on the state before its product.
 pub const GRU: &str = "
 program gru {
+  axis T = time
   sequence symbol: i32[T, B] < 5
   sequence target: f32[T, B, 4]
   batch start: f32[B, 4]
@@ -163,6 +167,7 @@ program gru {
 /// A gate without a state, a loop that runs backwards, and two states of which one is shared.
 pub const MIXED: &str = "
 program mixed {
+  axis T = time
   sequence x: f32[T, B, 3]
   batch context: f32[B, 3]
   parameter w: f32[3, 3] = glorot

@@ -3,7 +3,7 @@
 use retrograd_compiler::ir::scan::{Carry, Port, Scan};
 use retrograd_compiler::ir::types::{Axis, DType};
 use retrograd_compiler::ir::{
-    Binary, Extent, Graph, Init, Input, Norm, Op, Parameter, Program, Shape, Type, Unary, Value,
+    Binary, Draft, Extent, Graph, Init, Input, Norm, Op, Parameter, Program, Shape, Type, Unary, Value,
 };
 
 const TIME: Extent = Extent::Time(Axis(0));
@@ -177,7 +177,7 @@ impl Random {
 
     /// A program with one or two loops.
     pub fn program(&mut self) -> Program {
-        let mut p = Program::new("random");
+        let mut p = Draft::new("random");
         let g = &mut p.graph;
         for (name, ty) in [
             ("m", Type::float(Extent::Batch, 4)),
@@ -210,6 +210,7 @@ impl Random {
                 p.outputs.push((format!("o{}", v.index()), v));
             }
         }
-        p
+        p.axes = vec!["time".into()];
+        p.finish().expect("well formed")
     }
 }

@@ -84,8 +84,8 @@ pub static PLACE_LAST: Row = Row {
     infer: |op, t| {
         let Op::PlaceLast(axis) = *op else { unreachable!("the row of place_last") };
         let t = one(t)?;
-        if t.extent != Extent::Batch {
-            return Err("it places a batch value at the end of a sequence".to_string());
+        if t.extent != Extent::Batch || !t.is_float() {
+            return Err("it places a batch value of floats at the end of a sequence".to_string());
         }
         Ok(t.at(Extent::Time(axis)))
     },

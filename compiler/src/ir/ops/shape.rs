@@ -90,8 +90,9 @@ pub static SLICE: Row = Row {
         let t = one(t)?;
         axis_in(axis, &t.shape)?;
         let n = t.shape.0[axis];
-        if len == 0 || start + len > n {
-            return Err(format!("{start}..{} is not within the {n} of axis {axis}", start + len));
+        let end = start.saturating_add(len);
+        if len == 0 || end > n {
+            return Err(format!("{start}..{end} is not within the {n} of axis {axis}"));
         }
         Ok(t.reshaped(t.shape.with(axis, len)))
     },
@@ -116,8 +117,11 @@ pub static PAD: Row = Row {
     infer: |op, t| {
         let Op::Pad { axis, before, after } = *op else { unreachable!("the row of pad") };
         let t = one(t)?;
+        if !t.is_float() {
+            return Err("it works on floats".to_string());
+        }
         axis_in(axis, &t.shape)?;
-        Ok(t.reshaped(t.shape.with(axis, before + t.shape.0[axis] + after)))
+        Ok(t.reshaped(t.shape.with(axis, t.shape.0[axis].saturating_add(before).saturating_add(after))))
     },
     tangent: Tangent::Linear,
     transpose: Some(|g, node, _, ct| {

@@ -37,7 +37,10 @@ impl Parser {
         self.sign("{")?;
         self.end_of_line()?;
         while *self.peek() != Kind::Sign("}") {
+            let place = self.place();
             self.inner(&mut block, outer)?;
+            outer.note(place);
+            block.scope.note(place);
             self.end_of_line()?;
         }
         let Block { mut scan, scope, captures, each, initial, next } = block;
@@ -48,6 +51,8 @@ impl Parser {
         self.next();
         scan.body = scope.graph;
         let v = outer.graph.add(Op::Scan(Box::new(scan)), &[captures, each, initial].concat());
+        outer.note(place);
+        outer.bodies.insert(v, scope.places);
         match outer.scans.insert(name, v) {
             None => Ok(()),
             Some(_) => Err(place.error("there is a scan of this name already")),
