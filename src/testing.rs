@@ -75,8 +75,12 @@ pub struct Element {
 }
 
 impl Element {
-    /// |given − expected| / (|expected| + largest/100); infinite for what is not a number.
+    /// |given − expected| / (|expected| + largest/100); 0 for two that are NaN or the same infinity, and infinite where
+    /// one alone is.
     pub fn error(&self) -> f64 {
+        if same(self.given, self.expected) {
+            return 0.0;
+        }
         let difference = (self.given - self.expected).abs();
         let error = difference / (self.expected.abs() + self.largest / 100.0);
         match (difference == 0.0, error.is_nan()) {
@@ -221,28 +225,32 @@ pub fn assert_engines_agree(program: &Program, sizes: &Sizes) {
 /// without. The program's text must be read back as itself.
 ///
 /// # Errors
-/// The first disagreement.
+/// The first disagreement; a result that is not finite, against which nothing can be checked.
 pub fn check_engines(program: &Program, sizes: &Sizes) -> Result<(), TestError> {
-    check_engines_at(program, &values(program, sizes, 7), sizes)
+    check_all(program, &values(program, sizes, 7), sizes, false)
 }
 
-/// [`check_engines`] at values of the caller's.
+/// [`check_engines`] at values of the caller's. Results need not be finite there: NaN agrees with NaN, and each infinity
+/// with itself. What 32 bits cannot hold is infinite in them, and so no agreement.
 ///
 /// # Errors
-/// As there.
+/// The first disagreement.
 ///
 /// # Panics
 /// If a value is missing or has another type or size than its parameter or input.
 pub fn check_engines_at(program: &Program, values: &Values, sizes: &Sizes) -> Result<(), TestError> {
-    let values = &rounded(values);
-    check_one(program, values, sizes)?;
+    check_all(program, &rounded(values), sizes, true)
+}
+
+fn check_all(program: &Program, values: &Values, sizes: &Sizes, infinite: bool) -> Result<(), TestError> {
+    check_one(program, values, sizes, infinite)?;
     match program.objective {
-        Some(_) => check_one(&program.backward()?, values, sizes),
+        Some(_) => check_one(&program.backward()?, values, sizes, infinite),
         None => Ok(()),
     }
 }
 
-fn check_one(program: &Program, values: &Values, sizes: &Sizes) -> Result<(), TestError> {
+fn check_one(program: &Program, values: &Values, sizes: &Sizes, infinite: bool) -> Result<(), TestError> {
     let name = || program.name.clone();
     let text = program.to_string();
     let read = Program::parse(&text).map_err(|e| TestError::Text { program: name(), reason: e.to_string() })?;
@@ -250,7 +258,8 @@ fn check_one(program: &Program, values: &Values, sizes: &Sizes) -> Result<(), Te
         return Err(TestError::Text { program: name(), reason: format!("it is read as\n{read}\ninstead of\n{text}") });
     }
     let truth = numbers(&interpret(program, values, sizes));
-    if let Some((output, _)) = truth.iter().find(|(_, x)| x.iter().any(|x| !x.is_finite())) {
+    let is_infinite = |(_, x): &(&String, &Vec<f64>)| x.iter().any(|x| !x.is_finite());
+    if let Some((output, _)) = truth.iter().find(is_infinite).filter(|_| !infinite) {
         return Err(TestError::NotFinite { program: name(), name: output.clone() });
     }
     let differs = |engine: &str, worst| Err(TestError::Disagreement { program: name(), engine: engine.into(), worst });
@@ -260,7 +269,7 @@ fn check_one(program: &Program, values: &Values, sizes: &Sizes) -> Result<(), Te
     };
     let same_bits = |engine: &str, given: &Numbers, expected: &Numbers| {
         let other = |(name, e): (&String, &Vec<f64>)| {
-            let index = given[name].iter().zip(e).position(|(g, e)| g.to_bits() != e.to_bits())?;
+            let index = given[name].iter().zip(e).position(|(&g, &e)| !same(g, e))?;
             let largest = largest(e);
             Some(Element { name: name.clone(), index, given: given[name][index], expected: e[index], largest })
         };
@@ -286,7 +295,7 @@ fn check_one(program: &Program, values: &Values, sizes: &Sizes) -> Result<(), Te
         let one = run(&mut Session::<f32>::new(program, settings)?, values, sizes)?;
         close(&name("generated code in 32 bits"), &one, |e| {
             let difference = (e.given - e.expected).abs();
-            difference.is_nan() || difference > LIMIT_F32 * e.largest
+            !same(e.given, e.expected) && (difference.is_nan() || difference > LIMIT_F32 * e.largest)
         })?;
         let mut session = Session::<f32>::new(program, settings.threads(2))?;
         session.share(Sharing::Features);
@@ -295,8 +304,14 @@ fn check_one(program: &Program, values: &Values, sizes: &Sizes) -> Result<(), Te
     Ok(())
 }
 
+/// The largest of those that are finite.
 fn largest(x: &[f64]) -> f64 {
-    x.iter().fold(0.0, |m: f64, x| m.max(x.abs()))
+    x.iter().filter(|x| x.is_finite()).fold(0.0, |m: f64, x| m.max(x.abs()))
+}
+
+/// Whether two numbers have the same bits, or are both NaN.
+fn same(a: f64, b: f64) -> bool {
+    a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
 }
 
 /// The element with the largest error. Both arrays are of one output.

@@ -72,7 +72,8 @@ fn what_is_not_finite_checks_nothing() {
         let w = p.parameter("w", 3, Init::Constant(1.0));
         p.minimize((p.input("x", 3) * 0.0 * w).ln().sum());
     });
-    let found = check_engines(&program.unwrap(), &Sizes::new(1, 2)).unwrap_err();
+    let (program, sizes) = (program.unwrap(), Sizes::new(1, 2));
+    let found = check_engines(&program, &sizes).unwrap_err();
     assert!(matches!(&found, TestError::NotFinite { name, .. } if name == "objective"), "{found}");
 }
 

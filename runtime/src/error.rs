@@ -166,7 +166,7 @@ pub enum RunError {
         /// What is asked for, with the numbers of this case.
         rule: String,
     },
-    /// Training has diverged, or an input was not finite.
+    /// Training has diverged, or an input was not finite; the step changed nothing.
     #[error("the loss is {loss} at step {step}: lower the rate, clip the gradient, or look for non-finite inputs")]
     NonFiniteLoss {
         /// The step, counted from 1.
@@ -184,7 +184,7 @@ pub enum RunError {
         /// What is allowed.
         allowed: String,
     },
-    /// The gradient is not a number or too large for one; nothing was learnt from this step.
+    /// The gradient is not a number or too large for one; the step changed nothing.
     #[error("the norm of the gradient is {norm} at step {step}: lower the rate, or look for non-finite inputs")]
     NonFiniteGradient {
         /// The step, counted from 1.

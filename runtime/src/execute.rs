@@ -728,7 +728,8 @@ impl<E: Float> Run<'_, E> {
                         for (scores, out) in scores.chunks_exact(*n).zip(out) {
                             let mut best = 0;
                             for (i, &x) in scores.iter().enumerate() {
-                                if x.into() > scores[best].into() {
+                                let (x, most): (f64, f64) = (x.into(), scores[best].into());
+                                if x > most || x.is_nan() && !most.is_nan() {
                                     best = i;
                                 }
                             }

@@ -10,8 +10,9 @@
 //! `optimizer.<parameter>.<state>` of the parameter's shape, zero before the first step, each the target of an
 //! update. So everything is pointwise on the parameter: one fused loop over w, g and the moments.
 //!
-//! A step whose loss or gradient is not finite changes nothing: each update chooses the old value then. What was
-//! learnt is safe, and the session says what happened.
+//! A step whose loss or gradient is not finite changes nothing: each update chooses the old value then, those that the
+//! program had before (running statistics, carried states) like those of the optimiser. What was learnt is safe, and the
+//! session says what happened.
 //!
 //! In the formulas below, g is the clipped gradient, η the rate of the schedule, t the step counted from 1.
 
@@ -386,7 +387,11 @@ pub fn training_program(joint: &Program, optimizer: &dyn Optimizer, clip: Clip) 
             (parameter, gradient.expect("a joint program has the gradient of each parameter"))
         })
         .collect();
-    let recorded = joint.extend(|p| {
+    // Its own updates are recorded anew, as choices.
+    let mut own = joint.to_draft();
+    own.updates.clear();
+    let own = own.finish().expect("a program without updates is one");
+    let recorded = own.extend(|p| {
         p.scope("optimizer", |p| (p.shared("rate", ()), p.shared("step", ())));
         let gradients: Vec<_> = gradients.iter().map(|&(w, g)| (w, p.from_value(g))).collect();
         let squares = gradients.iter().map(|(_, g)| g.square().sum_features());
@@ -397,6 +402,10 @@ pub fn training_program(joint: &Program, optimizer: &dyn Optimizer, clip: Clip) 
             Some(loss) => finite(norm) * finite(p.from_value(loss)),
             None => finite(norm),
         };
+        for update in &joint.updates {
+            let target = p.from_value(update.target);
+            p.update(target, select(sound, p.from_value(update.value), target));
+        }
         // min(1, limit/norm) without a division by 0.
         let scale = clip.norm.map(|limit| {
             let limit = Operand::Number(limit);
@@ -425,11 +434,14 @@ fn require(setting: &str, given: f64, allowed: &'static str, fits: bool) -> Resu
 }
 
 fn not_negative(setting: &str, x: f64) -> Result<(), RunError> {
-    require(setting, x, "a finite number of at least 0 is needed", x.is_finite() && x >= 0.0)
+    let allowed = "a number of at least 0 is needed that 32 bits hold";
+    require(setting, x, allowed, (0.0..=f64::from(f32::MAX)).contains(&x))
 }
 
 fn positive(setting: &str, x: f64) -> Result<(), RunError> {
-    require(setting, x, "a finite number above 0 is needed", x.is_finite() && x > 0.0)
+    // Less than the least normal number would be 0 in a run, and divided by.
+    let allowed = "a number above 0 is needed, from 1.2e-38 to 3.4e38";
+    require(setting, x, allowed, (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&x))
 }
 
 fn fraction(setting: &str, x: f64) -> Result<(), RunError> {
@@ -682,7 +694,7 @@ mod tests {
         let free = Clip::default();
         assert_eq!(
             text(&Adam::new(-1.0), free),
-            "the learning rate of Adam is -1; a finite number of at least 0 is needed"
+            "the learning rate of Adam is -1; a number of at least 0 is needed that 32 bits hold"
         );
         assert_eq!(
             text(&Adam::new(0.1).betas(0.9, 1.0), free),
@@ -694,7 +706,7 @@ mod tests {
         );
         assert_eq!(
             text(&Sgd::new(0.1), Clip { norm: Some(0.0), value: None }),
-            "the limit of the gradient's norm is 0; a finite number above 0 is needed"
+            "the limit of the gradient's norm is 0; a number above 0 is needed, from 1.2e-38 to 3.4e38"
         );
         let mut joint = given_gradients().into_draft();
         joint.outputs.push((GRADIENT_NORM.to_string(), joint.parameters[0].value));

@@ -5,6 +5,8 @@
 
 use std::f64::consts::PI;
 
+use crate::error::RunError;
+
 /// A course of the learning rate: a factor between 0 and 1 for each step.
 ///
 /// ```
@@ -22,14 +24,14 @@ pub enum Schedule {
     Steps {
         /// Steps between falls; 0 is taken as 1.
         every: u64,
-        /// What the rate is multiplied with.
+        /// What the rate is multiplied with, from 0 to 1.
         factor: f64,
     },
     /// Falls along half a cosine from 1 to `floor`, and stays there (Loshchilov & Hutter 2017, without restarts).
     Cosine {
         /// Steps to the floor.
         over: u64,
-        /// The least factor.
+        /// The least factor, from 0 to 1.
         floor: f64,
     },
     /// Rises linearly from 1/over at step 0 to 1 at step over − 1, then follows another schedule from its start.
@@ -66,6 +68,42 @@ impl Schedule {
     #[must_use]
     pub fn warm_up(self, over: u64) -> Schedule {
         Schedule::WarmUp { over, then: Box::new(self) }
+    }
+
+    /// Whether it is a course of rates: each factor is a number from 0 to 1.
+    ///
+    /// ```
+    /// use retrograd_runtime::schedule::Schedule;
+    /// assert!(Schedule::cosine_to(10, 0.1).warm_up(3).check().is_ok());
+    /// let error = Schedule::steps(100, 5.0).check().unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "the factor of a schedule in steps is 5; it is what the rate falls by: a number from 0 to 1 is needed"
+    /// );
+    /// ```
+    ///
+    /// # Errors
+    /// A factor or a floor that is no number from 0 to 1.
+    pub fn check(&self) -> Result<(), RunError> {
+        let check = |setting: &str, x: f64, allowed: &str| match (0.0..=1.0).contains(&x) {
+            true => Ok(()),
+            false => {
+                let (setting, given, allowed) = (setting.to_string(), x.to_string(), allowed.to_string());
+                Err(RunError::Setting { setting, given, allowed })
+            }
+        };
+        match self {
+            Schedule::Constant => Ok(()),
+            Schedule::Steps { factor, .. } => {
+                let allowed = "it is what the rate falls by: a number from 0 to 1 is needed";
+                check("the factor of a schedule in steps", *factor, allowed)
+            }
+            Schedule::Cosine { floor, .. } => {
+                let allowed = "it is a part of the rate: a number from 0 to 1 is needed";
+                check("the floor of a cosine schedule", *floor, allowed)
+            }
+            Schedule::WarmUp { then, .. } => then.check(),
+        }
     }
 
     /// The factor of the rate at a step, where `done` steps are behind: 0 for the first.

@@ -149,7 +149,8 @@ impl TrainerBuilder<'_> {
         self
     }
 
-    /// How the optimiser's rate changes from step to step.
+    /// How the optimiser's rate changes from step to step. [`compile`](TrainerBuilder::compile) refuses one that is no
+    /// [course of rates](Schedule::check).
     pub fn schedule(mut self, schedule: Schedule) -> Self {
         self.schedule = schedule;
         self
@@ -274,6 +275,7 @@ impl TrainerBuilder<'_> {
                 allowed: "at least 1 is needed".to_string(),
             });
         }
+        self.schedule.check()?;
         let started = Instant::now();
         let windows = match self.carry || self.truncation.is_some() {
             // Without an objective nothing carries a state: let derivatives say what is missing.
@@ -330,8 +332,10 @@ impl Trainer {
     /// One step of training on a batch, or on the next window of it if states are carried.
     ///
     /// # Errors
-    /// Whatever is wrong with the inputs, or a loss or gradient that is not finite: then nothing was learnt, and states
-    /// that are carried start anew. With truncation, more than k1 steps.
+    /// Whatever is wrong with the inputs, or a loss or gradient that is not finite. The step is refused then: parameters,
+    /// the optimiser's states, what the program itself [updates](retrograd_compiler::record::Recorder::update) and states
+    /// that are carried are as they were before it, to the bit, and the next step goes on from there. With truncation, more
+    /// than k1 steps.
     pub fn step(&mut self, feed: &Feed) -> Result<Report, RunError> {
         let window = match &self.windows {
             Some(windows) => windows.whole(feed),
@@ -343,19 +347,32 @@ impl Trainer {
     fn update(&mut self, window: &Window) -> Result<Report, RunError> {
         let (rate, number) = (arr0(self.rate() as f32), arr0((self.steps + 1) as f32));
         let own = Feed::new().f32(RATE, rate.view()).f32(STEP, number.view());
-        match &mut self.windows {
-            Some(windows) => windows.run(&mut self.session, window, &own)?,
-            None => self.session.run(&window.feed.reborrow().and(&own))?,
-        }
+        let going = self.session.going();
+        let position = match &mut self.windows {
+            Some(windows) => Some(windows.advance(&mut self.session, window, &own)?),
+            None => {
+                self.session.run(&window.feed.reborrow().and(&own))?;
+                None
+            }
+        };
         let loss = self.session.scalar("objective").expect("a trained program has an objective");
         let gradient_norm = self.session.scalar(GRADIENT_NORM).expect("the optimiser gives it");
-        if !loss.is_finite() {
-            self.session.reset_state();
-            return Err(RunError::NonFiniteLoss { step: self.steps, loss });
+        let refused = if !loss.is_finite() {
+            Some(RunError::NonFiniteLoss { step: self.steps, loss })
+        } else if !gradient_norm.is_finite() {
+            Some(RunError::NonFiniteGradient { step: self.steps, norm: gradient_norm })
+        } else {
+            None
+        };
+        if let Some(refused) = refused {
+            // The program has kept what is stored. States that this step was to begin with begin with the next.
+            if going.is_none() {
+                self.session.reset_state();
+            }
+            return Err(refused);
         }
-        if !gradient_norm.is_finite() {
-            self.session.reset_state();
-            return Err(RunError::NonFiniteGradient { step: self.steps, norm: gradient_norm });
+        if let (Some(windows), Some(position)) = (&mut self.windows, position) {
+            windows.resume(position);
         }
         self.steps += 1;
         Ok(Report { loss, gradient_norm })
@@ -491,13 +508,13 @@ impl Trainer {
     /// Sets the rate that the schedule starts from.
     ///
     /// # Errors
-    /// A rate that is not a finite number of at least 0.
+    /// A rate that is below 0, or no number that 32 bits hold.
     pub fn set_rate(&mut self, rate: f64) -> Result<(), RunError> {
-        if !(rate.is_finite() && rate >= 0.0) {
+        if !(0.0..=f64::from(f32::MAX)).contains(&rate) {
             return Err(RunError::Setting {
                 setting: "the rate".to_string(),
                 given: rate.to_string(),
-                allowed: "a finite number of at least 0 is needed".to_string(),
+                allowed: "a number of at least 0 is needed that 32 bits hold".to_string(),
             });
         }
         self.rate = rate;

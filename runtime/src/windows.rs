@@ -199,10 +199,22 @@ impl Windows {
     /// # Errors
     /// Whatever is wrong with the feed; more than k1 steps; a batch of another size than that of the window before.
     pub fn run<E: Float>(&mut self, session: &mut Session<E>, window: &Window, more: &Feed) -> Result<(), RunError> {
+        self.position = self.advance(session, window, more)?;
+        Ok(())
+    }
+
+    /// As [`run`](Windows::run), but where the sequences are then is given, not noted: a step that is refused leaves it.
+    pub(crate) fn advance<E: Float>(
+        &mut self,
+        session: &mut Session<E>,
+        window: &Window,
+        more: &Feed,
+    ) -> Result<Position, RunError> {
         let Window { feed, then } = window;
         let resolved = feed::resolve(&self.recorded, feed)?;
         let (batch, steps) = (resolved.sizes.batch, resolved.sizes.steps(self.axis));
         match session.going() {
+            // Samples that are to begin anew do so in any case.
             None => self.position = Position::default(),
             Some(carried) if carried != batch => return Err(RunError::BatchChanged { given: batch, carried }),
             Some(_) => {}
@@ -221,10 +233,9 @@ impl Windows {
         match self.truncated.lead {
             Lead::None => session.run(&feed.reborrow().f32(FRESH, begins.view()).and(more))?,
             Lead::Forward => self.run_forward(session, &views, steps, &begins, more)?,
-            Lead::Again => self.run_again(session, &views, [steps, *then], &begins, more)?,
+            Lead::Again => return self.run_again(session, &views, [steps, *then], &begins, more),
         }
-        self.position.resets.clear();
-        Ok(())
+        Ok(Position::default())
     }
 
     /// What is given to the window and to its lead, of which each has these steps of these sequences.
@@ -269,13 +280,13 @@ impl Windows {
 
     /// All of the window, behind steps that were seen before.
     fn run_again<E: Float>(
-        &mut self,
+        &self,
         session: &mut Session<E>,
         views: &[Option<&View>],
         [steps, then]: [usize; 2],
         begins: &Array1<f32>,
         more: &Feed,
-    ) -> Result<(), RunError> {
+    ) -> Result<Position, RunError> {
         let Truncation { k1, k2 } = self.truncation.expect("it has a lead");
         let (batch, held) = (begins.len(), self.position.began.nrows());
         let seen = held + steps;
@@ -298,21 +309,21 @@ impl Windows {
             let feed = feed.f32(&self.lead_reset, lead_reset.view()).f32(&self.lead_keep, lead_keep.view());
             session.run(&feed.and(&sizes).and(more))?;
         }
-        let position = &mut self.position;
-        position.held.resize(self.recorded.inputs.len(), None);
-        for ((input, view), old) in self.recorded.inputs.iter().zip(views).zip(&mut position.held) {
+        let mut position = Position { held: vec![None; self.recorded.inputs.len()], ..Position::default() };
+        for (i, (input, view)) in self.recorded.inputs.iter().zip(views).enumerate() {
             if self.recorded.ty(input.value).extent == Extent::Time(self.axis) {
-                *old = Some(match view.expect("a sequence is given") {
-                    View::F32(a) => behind(old.as_ref(), a, leaving),
-                    View::I32(a) => behind(old.as_ref(), a, leaving),
+                let old = self.position.held.get(i).and_then(Option::as_ref);
+                position.held[i] = Some(match view.expect("a sequence is given") {
+                    View::F32(a) => behind(old, a, leaving),
+                    View::I32(a) => behind(old, a, leaving),
                 });
             }
         }
-        let began = concatenate(Along(0), &[position.began.view(), reset.view()]);
+        let began = concatenate(Along(0), &[self.position.began.view(), reset.view()]);
         // Before the first window there are no samples yet either.
         let began = if held > 0 { began.expect("of one batch") } else { reset };
         position.began = began.slice(s![leaving.., ..]).to_owned();
-        Ok(())
+        Ok(position)
     }
 
     /// A feed that says how large all is, for programs none of whose inputs tells.

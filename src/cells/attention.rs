@@ -32,8 +32,9 @@ use crate::prelude::*;
 pub struct Places<'r> {
     /// `[L, D]`
     pub features: Expr<'r>,
-    /// Not 0 for places that are there, 0 for padding, which has no weight: `[L]`. `None`: all are there. A sample must
-    /// have one at least; where none is, all have the same weight.
+    /// Not 0 for places that are there, 0 for padding, which has no weight: `[L]`. `None`: all are there. What padding
+    /// holds, NaN included, reaches neither the result nor a gradient. A sample must have one place at least; where none is,
+    /// all have the same weight.
     pub mask: Option<Expr<'r>>,
 }
 
@@ -51,8 +52,13 @@ impl<'r> Places<'r> {
     }
 
     fn weights(self, scores: Expr<'r>) -> Expr<'r> {
-        // A number that exp makes 0 of beside any score, and that is none of the infinities.
-        self.mask.map_or(scores, |mask| select(mask, scores, -1e30)).softmax()
+        // The least of all numbers, of which exp makes 0 beside any score, and which is none of the infinities.
+        self.mask.map_or(scores, |mask| select(mask, scores, f32::MIN)).softmax()
+    }
+
+    /// Rows of places, `[L, ..]`, 0 for padding: a weight of 0 times what padding holds need not be 0.
+    fn there(self, rows: Expr<'r>) -> Expr<'r> {
+        self.mask.map_or(rows, |mask| select(mask.reshape([mask.units(), 1]), rows, 0.0))
     }
 }
 
@@ -99,8 +105,8 @@ pub fn remembered<'r>(s: &Step<'r>, x: Expr<'r>, places: usize) -> Expr<'r> {
 #[track_caller]
 pub fn dot_attention<'r>(query: Expr<'r>, keys: Expr<'r>, values: impl Into<Places<'r>>) -> (Expr<'r>, Expr<'r>) {
     let values = values.into();
-    let weights = values.weights(keys.matmul(query));
-    (weights.matmul(values.features), weights)
+    let weights = values.weights(values.there(keys).matmul(query));
+    (weights.matmul(values.there(values.features)), weights)
 }
 
 /// A look by a small net: weights = softmax(tanh(query·W + keys·U)·v), context = Σᵢ weightsᵢ·valuesᵢ.
@@ -120,9 +126,9 @@ pub fn additive_attention<'r>(
 ) -> (Expr<'r>, Expr<'r>) {
     let values = values.into();
     let v = s.parameter("v", units, Init::Normal((units as f64).powf(-0.5)));
-    let compared = (s.linear("keys", keys, units) + s.linear("query", query, units)).tanh();
+    let compared = (s.linear("keys", values.there(keys), units) + s.linear("query", query, units)).tanh();
     let weights = values.weights(compared.inner(v));
-    (weights.matmul(values.features), weights)
+    (weights.matmul(values.there(values.features)), weights)
 }
 
 /// An LSTM that steps, looks, and lets what it saw into the next step:

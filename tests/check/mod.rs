@@ -6,7 +6,8 @@
 //! maximum being over the output: every element must be right relative to itself, down to what is lost when terms of
 //! the size of the largest element cancel. In 32 bits, |g − t| ≤ 10⁻³·max|t|. An output all of whose elements cancel
 //! (the gradient of what the objective does not depend on) is what is left of numbers that are in other outputs: to
-//! each tolerance, 8ε times the largest number of the whole run is added. Equal bits means equal bits.
+//! each tolerance, 8ε times the largest number of the whole run is added. Equal bits means equal bits. What is no finite
+//! number agrees with what is of its class: NaN with NaN, each ∞ with itself. Any NaN has the bits of any other.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod derivatives;
@@ -43,11 +44,14 @@ pub fn close(what: &str, given: &[f64], truth: &[f64], run: f64, tolerance: Tole
     if given.len() != truth.len() {
         return Err(format!("{what}: {} numbers instead of {}", given.len(), truth.len()));
     }
-    let scale = truth.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+    let scale = finite(truth.iter());
     for (i, (g, t)) in given.iter().zip(truth).enumerate() {
         let allowed = tolerance.relative * t.abs() + tolerance.floor * scale + tolerance.rounding * run;
-        // A NaN is no agreement.
-        let agrees = (g - t).abs() <= allowed;
+        let agrees = match t.is_finite() {
+            // A NaN is no agreement.
+            true => (g - t).abs() <= allowed,
+            false => same(*g, *t),
+        };
         if !agrees {
             return Err(format!("{what}[{i}]: {g:e} instead of {t:e}, where the largest is {scale:e}"));
         }
@@ -67,14 +71,24 @@ pub fn agree(engine: &str, given: &Numbers, truth: &Numbers, tolerance: Toleranc
 
 /// The largest number of a run.
 pub fn largest(numbers: &Numbers) -> f64 {
-    numbers.values().flatten().fold(0.0, |m, x| m.max(x.abs()))
+    finite(numbers.values().flatten())
+}
+
+/// The largest of those that are finite.
+fn finite<'a>(numbers: impl Iterator<Item = &'a f64>) -> f64 {
+    numbers.filter(|x| x.is_finite()).fold(0.0, |m, x| m.max(x.abs()))
+}
+
+/// Whether two numbers have the same bits, or are both NaN.
+fn same(a: f64, b: f64) -> bool {
+    a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
 }
 
 /// Checks that two runs gave the same bits.
 pub fn same_bits(what: &str, given: &Numbers, expected: &Numbers) -> Found {
     for (name, e) in expected {
         let g = given.get(name).ok_or_else(|| format!("{what}: no {name}"))?;
-        if let Some(i) = (0..e.len()).find(|&i| g.get(i).map(|x| x.to_bits()) != Some(e[i].to_bits())) {
+        if let Some(i) = (0..e.len()).find(|&i| !g.get(i).is_some_and(|&x| same(x, e[i]))) {
             return Err(format!("{what}: {name}[{i}] has other bits: {:?} instead of {:e}", g.get(i), e[i]));
         }
     }
@@ -100,6 +114,15 @@ pub fn values(program: &Program, sizes: &Sizes, seed: u64) -> Values {
                 x.re = f64::from(u8::from(x.re > 0.2));
             }
         }
+    }
+    values
+}
+
+/// The same numbers for every parameter and input, by position.
+pub fn numbers_at(program: &Program, sizes: &Sizes, number: impl Fn(usize) -> f64) -> Values {
+    let mut values = testing::values(program, sizes, 0);
+    for data in values.values_mut() {
+        data.x.iter_mut().enumerate().for_each(|(i, x)| x.re = if data.ty.is_float() { number(i) } else { 0.0 });
     }
     values
 }

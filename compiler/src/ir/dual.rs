@@ -22,8 +22,13 @@ impl Dual {
 
     /// f(x) with f′(x) by the chain rule. A derivative that meets no direction stays out: 0 · ∞ is 0 here.
     pub fn chain(self, value: f64, derivative: f64) -> Dual {
-        Dual { re: value, du: if self.du == 0.0 { 0.0 } else { self.du * derivative } }
+        Dual { re: value, du: along(self.du, derivative) }
     }
+}
+
+/// A slope along a direction: none where the direction is none, whatever the slope.
+pub fn along(du: f64, slope: f64) -> f64 {
+    if du == 0.0 { 0.0 } else { du * slope }
 }
 
 impl Add for Dual {
@@ -41,14 +46,15 @@ impl Sub for Dual {
 impl Mul for Dual {
     type Output = Dual;
     fn mul(self, o: Dual) -> Dual {
-        Dual { re: self.re * o.re, du: self.du * o.re + self.re * o.du }
+        Dual { re: self.re * o.re, du: along(self.du, o.re) + along(o.du, self.re) }
     }
 }
 impl Div for Dual {
     type Output = Dual;
     fn div(self, o: Dual) -> Dual {
         let q = self.re / o.re;
-        Dual { re: q, du: (self.du - q * o.du) / o.re }
+        let du = self.du - along(o.du, q);
+        Dual { re: q, du: if du == 0.0 { 0.0 } else { du / o.re } }
     }
 }
 impl Neg for Dual {

@@ -65,9 +65,9 @@ pub enum Binary {
     Div,
     /// xʸ
     Pow,
-    /// y if y < x, else x
+    /// y if y < x, else x; NaN if either is
     Min,
-    /// y if y > x, else x
+    /// y if y > x, else x; NaN if either is
     Max,
     /// x > y
     Gt,
@@ -137,7 +137,7 @@ pub enum Op {
 
     /// Sum along the features where the result's shape has 1.
     Sum(Shape),
-    /// Maximum along the features where the result's shape has 1.
+    /// Maximum along the features where the result's shape has 1; NaN if one of them is.
     Max(Shape),
     /// (x − μ)/σ or x/ρ along the last axis: see [`Norm`].
     Norm(Norm),
@@ -177,7 +177,7 @@ pub enum Op {
     ScatterAdd(usize),
     /// 1 at the index: `i32[s..] → [s.., N]`.
     OneHot(usize),
-    /// Position of the first maximum along the last axis: `[s.., N] → i32[s..]`.
+    /// Position of the first maximum along the last axis, of the first NaN if there is one: `[s.., N] → i32[s..]`.
     Argmax,
 
     /// Sum over rows to a narrower extent.

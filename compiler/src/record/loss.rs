@@ -6,7 +6,7 @@
 use std::panic::Location;
 
 use super::Site;
-use super::expr::Expr;
+use super::expr::{Expr, Operand};
 use crate::error::RecordErrorKind as Kind;
 use crate::ir::{DType, Op, Type};
 
@@ -27,14 +27,44 @@ use crate::ir::{DType, Op, Type};
 impl<'r> Expr<'r> {
     /// −ln softmax(x)\[label\] along the last axis, x being logits: `[.., N], i32[..]`. A label that is an input is
     /// checked at run time to be below N. More than one label a row: the mean of theirs.
+    ///
+    /// A class whose logit is −∞ is ruled out: it has the probability 0, and its logit the derivative 0. Where the label
+    /// itself is ruled out, the loss is ∞. A row whose logits are all −∞, or which has one that is ∞ or NaN, has no
+    /// distribution: its loss is NaN.
     #[track_caller]
     pub fn cross_entropy(self, labels: Expr<'r>) -> Expr<'r> {
         let site = Location::caller();
         let Some((x, one_hot)) = self.labelled(site, "cross_entropy", labels) else { return self.poisoned() };
         // ln Σ exp(x − m) − (x − m)[label]: the maximum m cancels.
         let x = x.less_maximum();
-        let loss = x.exp().sum().ln() - (x * one_hot).sum();
+        let loss = x.exp().sum().ln() - x.chosen(site, one_hot).sum();
         loss.mean_features()
+    }
+
+    /// The labelled feature along the last axis: `[.., N], i32[..] → [..]`. It is chosen, so what the other features hold,
+    /// NaN and −∞ included, reaches neither its value nor a derivative.
+    ///
+    /// ```
+    /// # use retrograd_compiler::ir::Program;
+    /// # Program::record("doc", |p| {
+    /// let log_p = p.input("logits", 10).log_softmax();
+    /// let loss = -log_p.pick(p.labels("label")); // f32[B]: the cross-entropy
+    /// # p.minimize(loss);
+    /// # })?;
+    /// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+    /// ```
+    #[track_caller]
+    pub fn pick(self, labels: Expr<'r>) -> Expr<'r> {
+        let site = Location::caller();
+        match self.labelled(site, "pick", labels) {
+            Some((x, one_hot)) => x.chosen(site, one_hot).sum(),
+            None => self.poisoned(),
+        }
+    }
+
+    /// The features where a mask of the same shape is not 0, and 0 elsewhere.
+    fn chosen(self, site: Site, mask: Expr<'r>) -> Expr<'r> {
+        mask.pointwise(site, Op::Select, &[self.into(), Operand::Number(0.0)])
     }
 
     /// 1 where the largest feature is the labelled one, else 0; the mean where a row has more than one label.

@@ -11,7 +11,9 @@ use crate::ir::{Binary, Extent, Op, Type};
 /// Sums and means over samples and steps.
 ///
 /// A *masked* one weighs each row: its mask is one number a row (or one a sample, for all of its steps), most often 0
-/// for padding and 1 for the rest. Where the weights sum to 0, a masked mean is 0/0, not a number.
+/// for padding and 1 for the rest. A row whose weight is 0 is left out, not multiplied with 0: whatever it holds, NaN and
+/// ∞ included, it reaches neither the result nor a gradient. Where the weights sum to 0 there is nothing to take the mean
+/// of: it is 0 then, and so is its gradient.
 ///
 /// ```
 /// # use retrograd_compiler::ir::Program;
@@ -73,8 +75,8 @@ impl<'r> Expr<'r> {
         self.over_rows(Location::caller(), "masked_mean_time", Extent::Batch, Some(mask), true)
     }
 
-    /// Mean over all rows of a sequence but padding: over each sample's own steps, and over samples.
-    /// See [`TimeAxis::lengths`].
+    /// Mean over all rows of a sequence but padding: over each sample's own steps, and over samples. 0 where there is
+    /// nothing but padding. See [`TimeAxis::lengths`].
     #[track_caller]
     pub fn mean_over(self, time: TimeAxis<'r>) -> Expr<'r> {
         self.over_own_steps(Location::caller(), "mean_over", time, true)
@@ -100,7 +102,17 @@ impl<'r> Expr<'r> {
             return sum;
         }
         let count = own.apply(site, Op::SumRows(Extent::Shared), &[]);
-        sum.pointwise(site, Op::Binary(Binary::Div), &[count.into()])
+        sum.over_weight(site, count)
+    }
+
+    /// A sum over its weight; 0 where the weight is 0.
+    fn over_weight(self, site: Site, weight: Expr<'r>) -> Expr<'r> {
+        let none = weight.binary(site, Binary::Eq, 0.0);
+        let choose = |yes: Operand<'r>, no: Operand<'r>| none.pointwise(site, Op::Select, &[yes, no]);
+        // The division too has no 0 in it, whose derivative would be 0·∞.
+        let weight = choose(Operand::Number(1.0), weight.into());
+        let mean = self.pointwise(site, Op::Binary(Binary::Div), &[weight.into()]);
+        choose(Operand::Number(0.0), mean.into())
     }
 
     /// The last step of a sequence: `[T, B, ..] → [B, ..]`.
@@ -130,7 +142,7 @@ impl<'r> Expr<'r> {
             return sum(x);
         }
         let weight = match (mask, x.home()) {
-            (Some(mask), _) => sum(mask),
+            (Some(mask), _) => return sum(x).over_weight(site, sum(mask)),
             (None, Ok(recording)) => {
                 // Rows of a batch value are those of its samples; steps are what a sequence has more.
                 let count = |extent| recording.apply(site, Op::RowCount(extent), &[]);
@@ -144,7 +156,7 @@ impl<'r> Expr<'r> {
         sum(x).pointwise(site, Op::Binary(Binary::Div), &[weight.into()])
     }
 
-    /// mask·x, its extent, and the mask at that extent.
+    /// mask·x, or 0 where the mask is 0, its extent, and the mask at that extent.
     fn masked(
         self,
         site: Site,
@@ -159,6 +171,8 @@ impl<'r> Expr<'r> {
             return None;
         }
         let product = self.pointwise(site, Op::Binary(Binary::Mul), &[mask.into()]);
+        // Chosen, not multiplied: what is left out may have no number.
+        let product = mask.pointwise(site, Op::Select, &[product.into(), Operand::Number(0.0)]);
         let (_, joint) = product.here(site)?;
         let mask = match other.extent < joint.extent {
             true => mask.apply(site, Op::Expand(joint.extent), &[]),

@@ -1,7 +1,7 @@
 //! Pointwise functions of a few instructions, on a vector or on one element.
 
 use cranelift_codegen::ir::condcodes::FloatCC;
-use cranelift_codegen::ir::{Endianness, InstBuilder, MemFlagsData, Value, types};
+use cranelift_codegen::ir::{Endianness, InstBuilder, InstructionData, MemFlagsData, Opcode, Value, types};
 
 use super::Emit;
 use crate::ir::op::{Binary, Unary};
@@ -38,8 +38,12 @@ impl Emit<'_, '_> {
                     Binary::Sub => self.b.ins().fsub(x, y),
                     Binary::Mul => self.b.ins().fmul(x, y),
                     Binary::Div => self.b.ins().fdiv(x, y),
-                    Binary::Min => self.choose(FloatCC::LessThan, y, x, y, x, wide),
-                    Binary::Max => self.choose(FloatCC::LessThan, x, y, y, x, wide),
+                    // One instruction, `minps` or `maxps`, which gives x where either is NaN.
+                    Binary::Min | Binary::Max => {
+                        let (less, more) = if op == Binary::Min { (y, x) } else { (x, y) };
+                        let chosen = self.choose(FloatCC::LessThan, less, more, y, x, wide);
+                        self.nan_of(y, chosen, wide)
+                    }
                     Binary::Gt => self.flag(FloatCC::LessThan, y, x, wide),
                     Binary::Ge => self.flag(FloatCC::LessThanOrEqual, y, x, wide),
                     Binary::Lt => self.flag(FloatCC::LessThan, x, y, wide),
@@ -53,6 +57,29 @@ impl Emit<'_, '_> {
                 }
             }
             KernelOp::Sum | KernelOp::Max => unreachable!("reductions are combined"),
+        }
+    }
+
+    /// `chosen`, or y where y is NaN. Nothing to do for a number that is known.
+    pub(super) fn nan_of(&mut self, y: Value, chosen: Value, wide: bool) -> Value {
+        if self.is_number(y) {
+            return chosen;
+        }
+        self.choose(FloatCC::Unordered, y, y, y, chosen, wide)
+    }
+
+    /// Whether a value is a constant, which is and no NaN.
+    fn is_number(&self, v: Value) -> bool {
+        let dfg = &self.b.func.dfg;
+        let Some(mut inst) = dfg.value_def(v).inst() else { return false };
+        if dfg.insts[inst].opcode() == Opcode::Splat {
+            let Some(of) = dfg.value_def(dfg.inst_args(inst)[0]).inst() else { return false };
+            inst = of;
+        }
+        match dfg.insts[inst] {
+            InstructionData::UnaryIeee32 { imm, .. } => !f32::from_bits(imm.bits()).is_nan(),
+            InstructionData::UnaryIeee64 { imm, .. } => !f64::from_bits(imm.bits()).is_nan(),
+            _ => false,
         }
     }
 

@@ -288,7 +288,8 @@ impl Emit<'_, '_> {
         match op {
             KernelOp::Max => {
                 let wide = self.b.func.dfg.value_type(x).is_vector();
-                self.choose(FloatCC::LessThan, x, y, y, x, wide)
+                let chosen = self.choose(FloatCC::LessThan, x, y, y, x, wide);
+                self.nan_of(y, chosen, wide)
             }
             _ => self.b.ins().fadd(x, y),
         }

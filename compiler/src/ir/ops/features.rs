@@ -92,7 +92,7 @@ pub static MAX: Row = Row {
         let mut count = vec![0.0; out.len()];
         out.fill(Dual::new(f64::NEG_INFINITY));
         for (&i, x) in index.iter().zip(a[0].x) {
-            if x.re > out[i].re || x.re.is_nan() {
+            if (x.re > out[i].re || x.re.is_nan()) && !out[i].re.is_nan() {
                 out[i] = Dual::new(x.re);
             }
         }

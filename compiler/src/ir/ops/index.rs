@@ -106,7 +106,7 @@ pub static ARGMAX: Row = Row {
         for (x, o) in a[0].x.chunks(a[0].shape.last()).zip(out) {
             let mut best = 0;
             for (i, v) in x.iter().enumerate() {
-                if v.re > x[best].re {
+                if v.re > x[best].re || v.re.is_nan() && !x[best].re.is_nan() {
                     best = i;
                 }
             }

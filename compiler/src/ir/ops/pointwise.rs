@@ -3,7 +3,7 @@
 //! Operands have equal shapes; a scalar operand meets every feature, a narrower extent every row. Tangents are
 //! written with the result where that is cheaper: tanh′ = 1 − y², σ′ = y(1 − y).
 
-use crate::ir::dual::Dual;
+use crate::ir::dual::{Dual, along};
 use crate::ir::graph::{Graph, Value};
 use crate::ir::op::{Binary, Eval, Op, Row, Tangent, Transpose, Unary};
 use crate::ir::types::{DType, Extent, Type};
@@ -119,19 +119,21 @@ pub static SIGMOID: Row = unary(
         a[0].chain(logistic(x), e / (1.0 + e).powi(2))
     },
 );
-/// (x·σ)′ = σ·(1 + x·(1 − σ)): by x alone, so that a loop's derivative needs no second value of it.
+/// (x·σ)′ = σ·(1 + x·(1 − σ)): by x alone, so that a loop's derivative needs no second value of it. The x that σ or 1 − σ
+/// is to take to 0 is held finite: at ±∞ the slopes are their limits, 1 and 0.
 pub static SILU: Row = unary(
     "silu",
     scaled!(|g, x, y| {
         let sigmoid = g.unary(Unary::Sigmoid, x);
         let rest = g.scalar_minus(1.0, sigmoid);
+        let x = within(g, x, FLAT);
         let inner = g.binary(Binary::Mul, x, rest);
         let inner = g.with_scalar(Binary::Add, inner, 1.0);
         g.binary(Binary::Mul, sigmoid, inner)
     }),
     |_, a| {
         let (x, e) = (a[0].re, (-a[0].re.abs()).exp());
-        a[0].chain(gated(x, logistic(x)), logistic(x) + x * (e / (1.0 + e).powi(2)))
+        a[0].chain(gated(x, logistic(x)), logistic(x) + x.clamp(-FLAT, FLAT) * (e / (1.0 + e).powi(2)))
     },
 );
 pub static SOFTPLUS: Row = unary("softplus", scaled!(|g, x, y| g.unary(Unary::Sigmoid, x)), |_, a| {
@@ -166,13 +168,14 @@ pub static GELU: Row = unary(
     scaled!(|g, x, y| {
         let bell = bell(g, x, 0.5);
         let density = g.with_scalar(Binary::Mul, bell, FRAC_1_SQRT_TAU);
-        let slope = g.binary(Binary::Mul, x, density);
+        let held = within(g, x, FLAT);
+        let slope = g.binary(Binary::Mul, held, density);
         let cdf = g.unary(Unary::NormalCdf, x);
         g.binary(Binary::Add, cdf, slope)
     }),
     |_, a| {
         let x = a[0].re;
-        a[0].chain(gated(x, normal_cdf(x)), normal_cdf(x) + x * normal_density(x))
+        a[0].chain(gated(x, normal_cdf(x)), normal_cdf(x) + x.clamp(-FLAT, FLAT) * normal_density(x))
     },
 );
 pub static SIN: Row =
@@ -222,6 +225,15 @@ fn normal_density(x: f64) -> f64 {
 /// x times a factor that vanishes at −∞ faster than x grows: there the limit, −0.
 fn gated(x: f64, factor: f64) -> f64 {
     if x == f64::NEG_INFINITY { -0.0 } else { x * factor }
+}
+
+/// From here on outwards, on either side, σ, Φ and their derivatives are 0 or 1 in 64 bits.
+const FLAT: f64 = 1000.0;
+
+/// x, held to −limit ..= limit; NaN stays.
+fn within(g: &mut Graph, x: Value, limit: f64) -> Value {
+    let above = g.with_scalar(Binary::Max, x, -limit);
+    g.with_scalar(Binary::Min, above, limit)
 }
 
 /// e^(−s·x²)
@@ -333,7 +345,8 @@ pub static DIV: Row = binary(
     }),
     |_, a| a[0] / a[1],
 );
-/// (xʸ)˙ = y·xʸ⁻¹·ẋ + xʸ·ln(x)·ẏ
+/// (xʸ)˙ = y·xʸ⁻¹·ẋ + xʸ·ln(x)·ẏ. Where the limits are 0 and the formula 0·∞, 0 is chosen: along x for y = 0 (x⁰ is 1
+/// everywhere), along y for x = 0 and y ≥ 0 (0ʸ is 0, and at y = 0 what PyTorch says).
 pub static POW: Row = binary(
     "pow",
     Tangent::Rule(|g, node, tangents| {
@@ -342,11 +355,20 @@ pub static POW: Row = binary(
             let less = g.with_scalar(Binary::Sub, y, 1.0);
             let power = g.binary(Binary::Pow, x, less);
             let slope = g.binary(Binary::Mul, y, power);
+            let slope = if matches!(g.op(y), Op::Constant(y) if *y != 0.0) {
+                slope
+            } else {
+                let (flat, zero) = (g.with_scalar(Binary::Eq, y, 0.0), g.scalar(0.0));
+                g.add(Op::Select, &[flat, zero, slope])
+            };
             g.binary(Binary::Mul, t, slope)
         });
         let along_y = tangents[1].map(|t| {
             let log = g.unary(Unary::Ln, x);
             let slope = g.binary(Binary::Mul, node, log);
+            let (at_zero, above) = (g.with_scalar(Binary::Eq, x, 0.0), g.with_scalar(Binary::Ge, y, 0.0));
+            let (flat, zero) = (g.binary(Binary::Mul, at_zero, above), g.scalar(0.0));
+            let slope = g.add(Op::Select, &[flat, zero, slope]);
             g.binary(Binary::Mul, t, slope)
         });
         match (along_x, along_y) {
@@ -358,12 +380,13 @@ pub static POW: Row = binary(
     |_, a| {
         let (x, y) = (a[0].re, a[1].re);
         let value = x.powf(y);
-        let along = |du: f64, slope: f64| if du == 0.0 { 0.0 } else { du * slope };
-        Dual { re: value, du: along(a[0].du, y * x.powf(y - 1.0)) + along(a[1].du, value * x.ln()) }
+        let along_x = if y == 0.0 { 0.0 } else { y * x.powf(y - 1.0) };
+        let along_y = if x == 0.0 && y >= 0.0 { 0.0 } else { value * x.ln() };
+        Dual { re: value, du: along(a[0].du, along_x) + along(a[1].du, along_y) }
     },
 );
 
-/// min and max: where both are equal, the first operand has the derivative.
+/// min and max: NaN if either is; where both are equal, the first operand has the derivative.
 const fn choice(name: &'static str, eval: fn(&Op, &[Dual]) -> Dual) -> Row {
     binary(
         name,
@@ -387,8 +410,8 @@ const fn choice(name: &'static str, eval: fn(&Op, &[Dual]) -> Dual) -> Row {
         eval,
     )
 }
-pub static MIN: Row = choice("min", |_, a| if a[1].re < a[0].re { a[1] } else { a[0] });
-pub static MAX: Row = choice("max", |_, a| if a[1].re > a[0].re { a[1] } else { a[0] });
+pub static MIN: Row = choice("min", |_, a| if a[1].re < a[0].re || a[1].re.is_nan() { a[1] } else { a[0] });
+pub static MAX: Row = choice("max", |_, a| if a[1].re > a[0].re || a[1].re.is_nan() { a[1] } else { a[0] });
 
 pub static GT: Row = binary("gt", Tangent::Zero, None, |_, a| Dual::new(flag(a[0].re > a[1].re)));
 pub static GE: Row = binary("ge", Tangent::Zero, None, |_, a| Dual::new(flag(a[0].re >= a[1].re)));

@@ -1,0 +1,351 @@
+//! Numbers that must not count, and numbers that must: 0, ±∞, NaN and the largest.
+//!
+//! What lengths, masks, ruled-out classes and refused steps exclude reaches neither a value nor a gradient; what is not
+//! excluded gives the same class of result (a number, ∞, −∞ or NaN) in the interpreter and in generated code.
+
+mod check;
+mod corpus;
+
+use check::{Jit, Numbers, agree, numbers_at, truth};
+use corpus::record;
+use ndarray::Array3;
+use retrograd::cells;
+use retrograd::compiler::interpret::{Values, interpret};
+use retrograd::compiler::ir::Sizes;
+use retrograd::compiler::ir::dual::Dual;
+use retrograd::compiler::pipeline;
+use retrograd::compiler::plan::Checkpointing;
+use retrograd::prelude::*;
+use retrograd::runtime::error::RunError;
+use retrograd::runtime::session::Session;
+use retrograd::runtime::settings::{InstructionSet, Settings};
+use retrograd::runtime::train::TrainerBuilder;
+use retrograd::testing::numbers;
+
+const INF: f64 = f64::INFINITY;
+const NAN: f64 = f64::NAN;
+
+/// A program in every engine.
+struct Engines {
+    program: Program,
+    lowered: Program,
+    f64: Vec<(String, Jit<f64>)>,
+    f32: Vec<(String, Jit<f32>)>,
+}
+
+impl Engines {
+    fn new(program: &Program) -> Engines {
+        let (mut f64, mut f32) = (Vec::new(), Vec::new());
+        for set in InstructionSet::available() {
+            let one = Settings::new().instruction_set(set);
+            let two = one.threads(2);
+            let checkpoints = one.checkpointing(Checkpointing::Every(2));
+            for (engine, settings) in [("1 thread", one), ("2 threads", two), ("checkpoints", checkpoints)] {
+                let session = Session::new(program, settings).unwrap();
+                f64.push((format!("f64, {set}, {engine}"), Jit { session }));
+            }
+            f32.push((format!("f32, {set}"), Jit { session: Session::new(program, one).unwrap() }));
+        }
+        Engines { program: program.clone(), lowered: pipeline::lower(program), f64, f32 }
+    }
+
+    fn run(&mut self, values: &Values, sizes: &Sizes) -> Vec<(String, Numbers)> {
+        let mut all = vec![
+            ("interpreted".to_string(), truth(&self.program, values, sizes)),
+            ("hoisted".to_string(), numbers(&interpret(&self.lowered, values, sizes))),
+        ];
+        all.extend(self.f64.iter_mut().map(|(name, jit)| (name.clone(), jit.run(values, sizes).unwrap())));
+        all.extend(self.f32.iter_mut().map(|(name, jit)| (name.clone(), jit.run(values, sizes).unwrap())));
+        all
+    }
+}
+
+/// Checks outputs, and gradients of the objective by name, of a run on given values; values that are not given are 0.
+#[track_caller]
+fn check(program: &Program, sizes: &Sizes, given: &[(&str, &[f64])], expected: &[(&str, &[f64])]) {
+    let joint = if program.objective.is_some() { program.backward().unwrap() } else { program.clone() };
+    let mut values = numbers_at(&joint, sizes, |_| 0.0);
+    for (name, x) in given {
+        let data = values.get_mut(*name).unwrap_or_else(|| panic!("a value named {name}"));
+        assert_eq!(data.x.len(), x.len(), "{name}");
+        data.x = x.iter().map(|&x| Dual::new(x)).collect();
+    }
+    for (engine, all) in Engines::new(&joint).run(&values, sizes) {
+        let wanted: Numbers = expected.iter().map(|(name, x)| (name.to_string(), x.to_vec())).collect();
+        let mut found = all;
+        found.retain(|name, _| wanted.contains_key(name));
+        agree(&engine, &found, &wanted, check::F32).unwrap();
+    }
+}
+
+/// Logits `x + w`, so that the gradient of w is that of the logits.
+fn classifier(loss: impl for<'r> Fn(Expr<'r>, Expr<'r>) -> Expr<'r>) -> Program {
+    record("classifier", |p| {
+        let logits = p.input("x", 3) + p.parameter("w", 3, Init::Constant(0.0));
+        p.minimize(loss(logits, p.labels("label")));
+    })
+}
+
+#[test]
+fn a_class_that_is_ruled_out_has_no_part_in_the_loss() {
+    let one = Sizes::new(1, 1);
+    let direct = classifier(|x, label| x.cross_entropy(label));
+    let picked = classifier(|x, label| -x.log_softmax().pick(label));
+    for program in [direct, picked] {
+        let case = |x: [f64; 3], label: f64, loss: f64, slope: [f64; 3]| {
+            let expected: [(&str, &[f64]); 2] = [("objective", &[loss]), ("d.w", &slope)];
+            check(&program, &one, &[("x", &x), ("label", &[label])], &expected);
+        };
+        case([0.0, 0.0, -INF], 0.0, 2.0f64.ln(), [-0.5, 0.5, 0.0]);
+        case([-INF, 0.0, -INF], 1.0, 0.0, [0.0, 0.0, 0.0]);
+        case([3e38, 1.0, -2e38], 0.0, 0.0, [0.0, 0.0, 0.0]);
+        case([3e38, 1.0, -2e38], 1.0, 3e38, [1.0, -1.0, 0.0]);
+        case([-3e38, -3e38, -INF], 0.0, 2.0f64.ln(), [-0.5, 0.5, 0.0]);
+        // The label itself is ruled out: what has the probability 0 costs ∞.
+        case([0.0, 0.0, -INF], 2.0, INF, [0.5, 0.5, -1.0]);
+        // No distribution.
+        case([-INF, -INF, -INF], 0.0, NAN, [NAN; 3]);
+        case([0.0, NAN, 0.0], 0.0, NAN, [NAN; 3]);
+    }
+}
+
+#[test]
+fn probabilities_of_what_is_ruled_out_are_0() {
+    let program = record("softmax", |p| {
+        let x = p.input("x", 3) + p.parameter("w", 3, Init::Constant(0.0));
+        p.output("softmax", x.softmax());
+        p.output("log", x.log_softmax());
+        p.minimize((x.softmax() * p.input("y", 3)).sum());
+    });
+    let expected: [(&str, &[f64]); 3] =
+        [("softmax", &[0.5, 0.5, 0.0]), ("log", &[-2.0f64.ln(), -2.0f64.ln(), -INF]), ("d.w", &[-0.25, 0.25, 0.0])];
+    let given: [(&str, &[f64]); 2] = [("x", &[7.0, 7.0, -INF]), ("y", &[1.0, 2.0, 3.0])];
+    check(&program, &Sizes::new(1, 1), &given, &expected);
+}
+
+/// Means and sums with masks choose their rows; of nothing they are 0, and so is the gradient.
+#[test]
+fn a_mask_chooses() {
+    let program = record("masked", |p| {
+        let w = p.parameter("w", (), Init::Constant(0.0));
+        let (x, mask) = (p.sequence("x", ()) * (1.0 + w), p.sequence("mask", ()));
+        p.output("sum", x.masked_sum(mask));
+        p.output("mean", x.masked_mean(mask));
+        p.output("sums", x.masked_sum_time(mask));
+        p.output("means", x.masked_mean_time(mask));
+        p.minimize(x.masked_mean(mask));
+    });
+    let sizes = Sizes::new(2, 2);
+    let case = |x: [f64; 4], mask: [f64; 4], sum: f64, mean: f64, sums: [f64; 2], means: [f64; 2]| {
+        let given: [(&str, &[f64]); 2] = [("x", &x), ("mask", &mask)];
+        let expected: [(&str, &[f64]); 4] = [("sum", &[sum]), ("mean", &[mean]), ("sums", &sums), ("means", &means)];
+        check(&program, &sizes, &given, &expected);
+    };
+    for padding in [0.0, NAN, INF, -INF, 3e38] {
+        case([1.0, 2.0, 4.0, padding], [1.0, 1.0, 1.0, 0.0], 7.0, 7.0 / 3.0, [5.0, 2.0], [2.5, 2.0]);
+        case([1.0, padding, 4.0, padding], [0.5, 0.0, 2.0, 0.0], 8.5, 3.4, [8.5, 0.0], [3.4, 0.0]);
+        case([padding; 4], [0.0; 4], 0.0, 0.0, [0.0; 2], [0.0; 2]);
+    }
+    // What counts, counts.
+    case([1.0, 2.0, NAN, 3.0], [1.0, 1.0, 1.0, 0.0], NAN, NAN, [NAN, 2.0], [NAN, 2.0]);
+}
+
+/// At base 0, as PyTorch has it: no NaN along the exponent, nothing at all at (0, 0).
+#[test]
+fn powers_of_0() {
+    let program = record("powers", |p| {
+        let (x, y) = (p.parameter("x", 5, Init::Constant(0.0)), p.parameter("y", 5, Init::Constant(0.0)));
+        p.output("z", x.pow(y));
+        p.minimize((x.pow(y) * p.input("one", 5)).sum());
+    });
+    let (x, y) = ([0.0, 0.0, 0.0, 2.0, 0.0], [2.0, 0.5, 0.0, 0.0, 1.0]);
+    let along_y = [0.0, 0.0, 0.0, 2.0f64.ln(), 0.0];
+    let given: [(&str, &[f64]); 3] = [("x", &x), ("y", &y), ("one", &[1.0; 5])];
+    let expected: [(&str, &[f64]); 3] =
+        [("z", &[0.0, 0.0, 1.0, 1.0, 0.0]), ("d.x", &[0.0, INF, 0.0, 0.0, 1.0]), ("d.y", &along_y)];
+    check(&program, &Sizes::new(1, 1), &given, &expected);
+    // The dual numbers know it too: they are what gradients are checked against.
+    let mut values = numbers_at(&program, &Sizes::new(1, 1), |_| 1.0);
+    values.get_mut("x").unwrap().x = x.map(Dual::new).to_vec();
+    values.get_mut("y").unwrap().x = y.iter().map(|&y| Dual { re: y, du: 1.0 }).collect();
+    let z = interpret(&program, &values, &Sizes::new(1, 1)).outputs["z"].clone();
+    assert_eq!(z.x.iter().map(|z| z.du).collect::<Vec<_>>(), along_y);
+}
+
+/// Gates of an input that is ±∞ have their limits as slopes.
+#[test]
+fn slopes_at_infinity_are_limits() {
+    let program = record("gates", |p| {
+        let w = p.parameter("w", 2, Init::Constant(0.0));
+        let x = p.input("x", 2) + w;
+        let sum = x.silu() + x.gelu() + x.sigmoid() + x.tanh() + x.softplus() + x.relu() + x.elu(1.0) + x.erf();
+        p.minimize(sum.sum());
+    });
+    let joint = program.backward().unwrap();
+    let mut values = numbers_at(&joint, &Sizes::new(1, 1), |_| 0.0);
+    values.get_mut("x").unwrap().x = [INF, -INF].map(Dual::new).to_vec();
+    for (engine, all) in Engines::new(&joint).run(&values, &Sizes::new(1, 1)) {
+        // silu, gelu, softplus, relu and elu go on with slope 1, the others are flat.
+        assert_eq!(all["d.w"], [5.0, 0.0], "{engine}");
+    }
+}
+
+/// NaN is passed on, from whichever side it comes, in vectors, in tails and across the lanes of a sum.
+#[test]
+fn nan_is_passed_on() {
+    for n in [1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 31, 33] {
+        let program = record("nan", |p| {
+            let (x, y) = (p.input("x", n), p.input("y", n));
+            for (name, z) in [
+                ("maximum", x.maximum(y)),
+                ("minimum", x.minimum(y)),
+                ("above", x.maximum(0.0)),
+                ("below", x.minimum(0.0)),
+                ("clamped", x.clamp(-1.0, 1.0)),
+                ("relu", x.relu()),
+                ("abs", x.abs()),
+                ("sign", x.sign()),
+                ("max", x.max()),
+                ("min", x.min()),
+                ("sum", x.sum()),
+                ("equal", x.eq(y)),
+                ("unequal", x.ne(y)),
+                ("greater", x.gt(y)),
+                ("not_less", x.ge(y)),
+                ("less", x.lt(y)),
+                ("not_greater", x.le(y)),
+                ("chosen", select(x, 1.0, 2.0)),
+                ("softmax", x.softmax()),
+                ("argmax", x.argmax().to_float()),
+            ] {
+                p.output(name, z);
+            }
+        });
+        let (sizes, mut engines) = (Sizes::new(1, 1), Engines::new(&program));
+        for at in 0..n {
+            for (x_at, y_at) in [(NAN, 1.0), (1.0, NAN), (NAN, NAN), (INF, -INF), (-INF, 3.0)] {
+                let mut values = numbers_at(&program, &sizes, |i| [0.25, -0.5, 2.0][i % 3]);
+                values.get_mut("x").unwrap().x[at].re = x_at;
+                values.get_mut("y").unwrap().x[at].re = y_at;
+                let expected = truth(&program, &values, &sizes);
+                if x_at.is_nan() {
+                    let is_nan = |name: &str| expected[name].iter().all(|x| x.is_nan());
+                    assert!(is_nan("max") && is_nan("min") && is_nan("softmax") && expected["maximum"][at].is_nan());
+                    assert_eq!(expected["argmax"], [at as f64], "NaN is the largest, as in PyTorch");
+                }
+                for (engine, all) in engines.run(&values, &sizes) {
+                    agree(&engine, &all, &expected, check::F32).unwrap_or_else(|e| panic!("{n} features, {at}: {e}"));
+                }
+            }
+        }
+    }
+}
+
+/// A refused step changes nothing: parameters, moments, the program's own updates, carried states, to the bit.
+#[test]
+fn a_refused_step_changes_nothing() {
+    let program = record("running", |p| {
+        let x = p.sequence("x", 2);
+        let run = p.scan("rnn", |s| {
+            let h = s.state("h", 2);
+            s.next(h, (s.linear("h", h, 2) + s.affine("x", s.at(x), 2)).tanh())
+        });
+        let (mean, count) = (p.shared("mean", 2), p.shared("count", ()));
+        p.update(mean, 0.9 * mean + 0.1 * x.mean_rows());
+        p.update(count, count + 1.0);
+        p.minimize(run.last().square().sum() + mean.square().sum());
+    });
+    let feed = |x: f32| Array3::from_elem((3, 1, 2), x);
+    let (good, bad) = (feed(0.5), feed(f32::NAN));
+    for builder in [0, 1, 2, 3] {
+        let trainer = || {
+            let builder_of = program.trainer(Adam::new(0.01)).seed(3);
+            match builder {
+                0 => builder_of,
+                1 => builder_of.carry_state(true),
+                2 => builder_of.truncate(3, 2),
+                _ => builder_of.truncate(3, 5),
+            }
+            .compile()
+            .unwrap()
+        };
+        let (mut plain, mut disturbed) = (trainer(), trainer());
+        for step in 0..4 {
+            // A bad step first of all, and between others.
+            let refused = disturbed.step(&Feed::new().f32("x", bad.view()));
+            assert!(matches!(refused, Err(RunError::NonFiniteLoss { .. })), "{refused:?}");
+            let a = plain.step(&Feed::new().f32("x", good.view())).unwrap();
+            let b = disturbed.step(&Feed::new().f32("x", good.view())).unwrap();
+            assert_eq!(a.loss.to_bits(), b.loss.to_bits(), "builder {builder}, step {step}");
+            for name in plain.session().parameter_names() {
+                let bits = |t: &Trainer| -> Vec<u32> {
+                    t.session().parameter(name).unwrap().iter().map(|x| x.to_bits()).collect()
+                };
+                assert_eq!(bits(&plain), bits(&disturbed), "builder {builder}, {name} after step {step}");
+            }
+        }
+    }
+}
+
+#[test]
+fn schedules_and_settings_are_numbers() {
+    let program = record("line", |p| p.minimize(p.affine("line", p.input("x", 1), 1).mse(p.input("y", 1))));
+    let refused = |builder: TrainerBuilder<'_>| match builder.compile() {
+        Err(e @ RunError::Setting { .. }) => e.to_string(),
+        Err(e) => panic!("another error: {e}"),
+        Ok(_) => panic!("taken"),
+    };
+    for factor in [f64::NAN, -3.0, 5.0, f64::INFINITY] {
+        for schedule in [Schedule::steps(1, factor), Schedule::cosine_to(10, factor).warm_up(3)] {
+            let error = refused(program.trainer(Sgd::new(0.1)).schedule(schedule));
+            assert!(error.contains("a number from 0 to 1 is needed"), "{error}");
+        }
+    }
+    for x in [f64::NAN, -1.0, f64::INFINITY, 1e39] {
+        refused(program.trainer(Sgd::new(x)));
+        refused(program.trainer(Sgd::new(0.1).momentum(x)));
+        refused(program.trainer(Sgd::new(0.1).weight_decay(x)));
+        refused(program.trainer(RmsProp::new(0.1).decay(x)));
+        refused(program.trainer(Adam::new(0.1).betas(x, 0.9)));
+        refused(program.trainer(Adam::new(0.1).betas(0.9, x)));
+        refused(program.trainer(AdamW::new(0.1).weight_decay(x)));
+        refused(program.trainer(Sgd::new(0.1)).clip_norm(x));
+        refused(program.trainer(Sgd::new(0.1)).clip_value(x));
+    }
+    for x in [f64::NAN, -1.0, 0.0, f64::INFINITY, 1e-46] {
+        refused(program.trainer(Adam::new(0.1).epsilon(x)));
+        refused(program.trainer(RmsProp::new(0.1).epsilon(x)));
+        refused(program.trainer(Sgd::new(0.1)).clip_norm(x));
+    }
+}
+
+/// Places that are padding, whatever they hold, are not looked at.
+#[test]
+fn attention_does_not_look_at_padding() {
+    let program = record("look", |p| {
+        let (query, keys, mask) = (p.input("query", 2), p.input("keys", [3, 2]), p.input("there", 3));
+        let q = query * p.parameter("w", 2, Init::Constant(1.0));
+        let places = cells::Places { features: keys, mask: Some(mask) };
+        let (by_product, _) = cells::dot_attention(q, keys, places);
+        let (by_net, _) = p.scope("net", |p| cells::additive_attention(p, q, keys, places, 4));
+        p.minimize((by_product + by_net).square().sum());
+    });
+    let joint = program.backward().unwrap();
+    let sizes = Sizes::new(1, 2);
+    let mut engines = Engines::new(&joint);
+    let mut run = |padding: f64| {
+        let mut values = numbers_at(&joint, &sizes, |i| [0.25, -0.5, 2.0, 0.125, -1.0][i % 5]);
+        values.get_mut("there").unwrap().x = [1.0, 1.0, 0.0, 0.0, 1.0, 0.0].map(Dual::new).to_vec();
+        for i in [4, 5, 6, 7, 10, 11] {
+            values.get_mut("keys").unwrap().x[i].re = padding;
+        }
+        engines.run(&values, &sizes)
+    };
+    let clean = run(0.0);
+    for padding in [1.0, NAN, INF, -INF, 3e38] {
+        for ((engine, given), (_, expected)) in run(padding).iter().zip(&clean) {
+            check::same_bits(engine, given, expected).unwrap();
+            assert!(expected.values().flatten().all(|x| x.is_finite()), "{engine}");
+        }
+    }
+}
