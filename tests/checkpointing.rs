@@ -6,6 +6,7 @@
 mod check;
 mod corpus;
 
+use check::sets::in_turn;
 use check::{Found, Jit, memory, same_bits, sizes, values};
 use corpus::{energy, record};
 use retrograd::cells;
@@ -57,7 +58,7 @@ fn check(program: &Program) -> Found {
 /// Those with an objective, differentiated.
 fn check_all(programs: Vec<Program>) {
     let failure = |p: &Program| {
-        let run = || check(&p.backward().map_err(|e| e.to_string())?);
+        let run = || in_turn(&p.name, || check(&p.backward().map_err(|e| e.to_string())?));
         let result = std::panic::catch_unwind(run).unwrap_or_else(|_| Err("panics, see above".to_string()));
         result.err().map(|e| format!("`{}`: {e}", p.name))
     };

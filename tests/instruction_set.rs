@@ -1,6 +1,8 @@
 //! Which instruction set runs is the user's choice: by a setting, which all that a trainer makes follow, or by an
 //! environment variable. What the machine does not have is an error when a program is compiled.
 
+mod check;
+
 use std::process::Command;
 
 use ndarray::arr2;
@@ -144,6 +146,14 @@ fn code_keeps_to_its_set() {
     for set in InstructionSet::available().filter(|&set| set != InstructionSet::Portable) {
         assert!(is_wide(&code(set)), "{set} has AVX");
     }
+}
+
+/// What the gate prints.
+#[test]
+fn tests_run_on() {
+    let sets = check::sets::sets();
+    assert!(!sets.is_empty());
+    println!("tests run on: {}", sets.iter().map(|set| set.name()).collect::<Vec<_>>().join(", "));
 }
 
 /// A table of routines says what it is of.

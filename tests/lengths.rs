@@ -139,12 +139,16 @@ fn interpreted() {
 #[test]
 fn through_generated_code() {
     let [ragged, alone] = [true, false].map(|r| program(r).backward().expect("an objective"));
-    for threads in [1, 2] {
-        let mut many = Jit::<f64>::new(&ragged, threads).unwrap();
-        let mut one = Jit::<f64>::new(&alone, 1).unwrap();
-        let run = &mut |v: &Values, s: &Sizes| many.run(v, s).unwrap();
-        check_against_alone(&ragged, run, &mut |v, s| one.run(v, s).unwrap());
-    }
+    let run_on_each = check::sets::on_each(|_| {
+        for threads in [1, 2] {
+            let mut many = Jit::<f64>::new(&ragged, threads)?;
+            let mut one = Jit::<f64>::new(&alone, 1)?;
+            let run = &mut |v: &Values, s: &Sizes| many.run(v, s).unwrap();
+            check_against_alone(&ragged, run, &mut |v, s| one.run(v, s).unwrap());
+        }
+        Ok(())
+    });
+    run_on_each.unwrap();
 }
 
 /// A length beyond the steps of a run is all of them, and one of 0 leaves the state as it started.

@@ -9,6 +9,7 @@ mod corpus;
 
 use std::collections::BTreeMap;
 
+use check::sets::{in_turn, settings};
 use check::{Found, sizes};
 use ndarray::{ArrayD, Axis as Dim, Slice};
 use retrograd::cells;
@@ -143,6 +144,10 @@ fn same(what: &str, from: usize, given: &Rows, whole: &Rows, exactly: bool) -> F
 }
 
 fn check(program: &Program) -> Found {
+    in_turn(&program.name, || check_in_pieces(program))
+}
+
+fn check_in_pieces(program: &Program) -> Found {
     let names = comparable(program);
     if names.is_empty() || program.time_axes() != [Axis(0)] {
         return Ok(());
@@ -156,13 +161,13 @@ fn check(program: &Program) -> Found {
         rows.for_each(|row| data.x[row].re = 1.0);
     }
     let inputs = Inputs::new(program, &values, &sizes);
-    let mut session = Session::<f32>::new(program, 1).map_err(failed)?;
+    let mut session = Session::<f32>::new(program, settings()).map_err(failed)?;
     session.initialise(5).map_err(failed)?;
     session.run(&inputs.window(0, STEPS)).map_err(failed)?;
     let whole = outputs(&session, &names);
     let exactly = starts_plainly(program);
 
-    let mut stream = program.stream(BATCH, 5).map_err(failed)?;
+    let mut stream = program.stream_with(BATCH, 5, settings()).map_err(failed)?;
     for (round, threads) in [("streamed", 1), ("streamed after a reset", 1), ("streamed on two threads", 2)] {
         stream.set_threads(threads);
         for t in 0..STEPS {
@@ -177,7 +182,11 @@ fn check(program: &Program) -> Found {
     }
 
     // With a rate of 0 the parameters stay, and a step of training has the loss of evaluation.
-    let trainer = || program.trainer(Sgd::new(0.0)).seed(5).carry_state(true).compile().map_err(failed);
+    let set = check::sets::turn_of(&program.name);
+    let trainer = || {
+        let builder = program.trainer(Sgd::new(0.0)).seed(5).carry_state(true).instruction_set(set);
+        builder.compile().map_err(failed)
+    };
     let file = std::env::temp_dir().join(format!("retrograd-streaming-{}-{}", program.name, std::process::id()));
     let (mut going, mut resumed) = (trainer()?, trainer()?);
     for (from, to) in WINDOWS {

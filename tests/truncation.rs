@@ -8,6 +8,7 @@ mod check;
 
 use std::collections::BTreeMap;
 
+use check::sets::{on, settings, turn_of};
 use check::{F32, F64, close};
 use ndarray::{Array2, Array3, ArrayD, Axis as Along, Slice, arr0};
 use retrograd::prelude::*;
@@ -208,10 +209,10 @@ fn side_by_side(model: Model, names: &'static [&'static str], truncation: Trunca
     let mut windows = Windows::new(&plain(model), Some(truncation)).expect("it can be truncated");
     let joint = windows.program().backward().expect("an objective");
     let training = training_program(&joint, &Sgd::new(RATE_OF_SGD), Clip::default()).expect("settings with a meaning");
-    let mut session = Session::<f64>::carrying(&training, windows.states(), 1).expect("code for this machine");
+    let mut session = Session::<f64>::carrying(&training, windows.states(), settings()).expect("code for this machine");
     session.initialise(5).expect("initialisers that fit");
     let mut hand = Hand {
-        session: Session::new(&by_hand(model), 1).expect("code for this machine"),
+        session: Session::new(&by_hand(model), settings()).expect("code for this machine"),
         names,
         x: data(steps),
         begins,
@@ -255,7 +256,8 @@ fn side_by_side(model: Model, names: &'static [&'static str], truncation: Trunca
 fn as_written_out_by_hand() {
     for (k1, k2) in [(3, 3), (4, 2), (3, 1), (1, 1), (4, 6), (3, 6), (2, 7), (1, 4), (3, 100)] {
         for (model, names) in MODELS {
-            side_by_side(model, names, Truncation { k1, k2 });
+            let truncation = Truncation { k1, k2 };
+            on(turn_of(&format!("{truncation:?} {names:?}")), || side_by_side(model, names, truncation));
         }
     }
 }

@@ -12,6 +12,7 @@
 use retrograd::compiler::interpret::{Values, interpret, seed_tangents};
 use retrograd::compiler::ir::{Binary, Input, Op, Program, Shape, Sizes};
 
+use super::sets::{on_each, turn_of};
 use super::{Found, Jit, Numbers, Tolerance, close, largest, values};
 
 const ROUNDING: f64 = 8.0 * f64::EPSILON;
@@ -39,29 +40,37 @@ fn names(p: &Program) -> Vec<String> {
 /// First-order checks: `joint` is to give the gradient of `program` as outputs `d.<parameter>`.
 pub fn check_gradient(program: &Program, joint: &Program, sizes: &Sizes, differences: bool) -> Found {
     let values = values(program, sizes, 11);
-    let given = Jit::<f64>::new(joint, 1)?.run(&values, sizes)?;
-    let run = largest(&given);
-    let mut code = Jit::<f64>::new(program, 1)?;
+    let mut expected: Vec<(String, Vec<f64>)> = Vec::new();
     for name in names(program) {
-        let gradient = given.get(&format!("d.{name}")).ok_or_else(|| format!("no gradient of {name}"))?;
-        let expected: Vec<f64> = elements(gradient.len())
+        let duals: Vec<f64> = elements(values[&name].x.len())
             .map(|i| {
                 let mut values = values.clone();
                 values.get_mut(&name).expect("a parameter").x[i].du = 1.0;
                 interpret(program, &values, sizes).objective.expect("an objective").du
             })
             .collect();
-        if !expected.iter().all(|x| x.is_finite()) {
+        if !duals.iter().all(|x| x.is_finite()) {
             return Err(format!("the derivative by {name} is not finite, so it checks nothing"));
         }
-        close(&format!("d.{name} against duals"), &picked(gradient), &expected, run, DUAL)?;
-        if differences {
-            let slopes: Vec<f64> =
-                elements(gradient.len()).map(|i| slope(&mut code, &values, sizes, &name, i)).collect::<Found<_>>()?;
-            close(&format!("d.{name} against differences"), &picked(gradient), &slopes, run, DIFFERENCES)?;
-        }
+        expected.push((name, duals));
     }
-    Ok(())
+    on_each(|set| {
+        let given = Jit::<f64>::new(joint, 1)?.run(&values, sizes)?;
+        let run = largest(&given);
+        // Differences, which many runs are needed for, take turns.
+        let differences = differences && set == turn_of(&program.name);
+        let mut code = if differences { Some(Jit::<f64>::new(program, 1)?) } else { None };
+        for (name, duals) in &expected {
+            let gradient = given.get(&format!("d.{name}")).ok_or_else(|| format!("no gradient of {name}"))?;
+            close(&format!("d.{name} against duals"), &picked(gradient), duals, run, DUAL)?;
+            if let Some(code) = &mut code {
+                let slopes: Vec<f64> =
+                    elements(gradient.len()).map(|i| slope(code, &values, sizes, name, i)).collect::<Found<_>>()?;
+                close(&format!("d.{name} against differences"), &picked(gradient), &slopes, run, DIFFERENCES)?;
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Central differences with steps h and h/2, extrapolated: their errors are even powers of h, of which the first
@@ -96,12 +105,15 @@ pub fn check_hessian(program: &Program, sizes: &Sizes) -> Found {
         ("forward over reverse", joint.jvp().map_err(|e| e.to_string())?, "dot.d."),
     ];
     for (mode, twice, prefix) in modes {
-        let run: Numbers = Jit::<f64>::new(&twice, 1)?.run(&given, sizes)?;
-        for name in names(program) {
-            let product = &run[&format!("{prefix}{name}")];
-            let expected: Vec<f64> = expected.outputs[&format!("d.{name}")].x.iter().map(|x| x.du).collect();
-            close(&format!("{mode}, {name}"), product, &expected, largest(&run), SECOND)?;
-        }
+        on_each(|_| {
+            let run: Numbers = Jit::<f64>::new(&twice, 1)?.run(&given, sizes)?;
+            for name in names(program) {
+                let product = &run[&format!("{prefix}{name}")];
+                let expected: Vec<f64> = expected.outputs[&format!("d.{name}")].x.iter().map(|x| x.du).collect();
+                close(&format!("{mode}, {name}"), product, &expected, largest(&run), SECOND)?;
+            }
+            Ok(())
+        })?;
     }
     Ok(())
 }

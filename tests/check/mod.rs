@@ -2,6 +2,8 @@
 //! run. Tests hand in programs and sizes; no engine has a test of its own. Everything here returns what it finds
 //! rather than panicking, so that the negative control can ask whether it finds anything.
 //!
+//! Machine code is run on every instruction set that the machine has; see [`sets`].
+//!
 //! **How close is close.** In 64 bits a number g agrees with the truth t if |g − t| ≤ 10⁻¹⁰·|t| + 10⁻¹²·max|t|, the
 //! maximum being over the output: every element must be right relative to itself, down to what is lost when terms of
 //! the size of the largest element cancel. In 32 bits, |g − t| ≤ 10⁻³·max|t|. An output all of whose elements cancel
@@ -11,6 +13,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod derivatives;
+pub mod sets;
 pub mod truncated;
 
 use retrograd::compiler::interpret::{Values, interpret};
@@ -21,9 +24,9 @@ use retrograd::compiler::plan::{Checkpointing, Unit};
 use retrograd::compiler::time::unroll;
 use retrograd::runtime::float::Float;
 use retrograd::runtime::session::{Session, Sharing};
-use retrograd::runtime::settings::Settings;
 pub use retrograd::testing::Numbers;
 use retrograd::testing::{self, numbers, results, run};
+use sets::{on_each, settings, turn_of};
 
 /// What is found, with the place where.
 pub type Found<T = ()> = Result<T, String>;
@@ -184,13 +187,13 @@ pub struct Jit<E: Float> {
 
 impl<E: Float> Jit<E> {
     pub fn new(program: &Program, threads: usize) -> Found<Jit<E>> {
-        let session = Session::new(program, threads).map_err(|e| format!("compiling: {e}"))?;
+        let session = Session::new(program, settings().threads(threads)).map_err(|e| format!("compiling: {e}"))?;
         Ok(Jit { session })
     }
 
     /// As machine code that keeps only some states.
     pub fn checkpointed(program: &Program, threads: usize, policy: Checkpointing) -> Found<Jit<E>> {
-        let session = Session::new(program, Settings::new().threads(threads).checkpointing(policy))
+        let session = Session::new(program, settings().threads(threads).checkpointing(policy))
             .map_err(|e| format!("compiling: {e}"))?;
         Ok(Jit { session })
     }
@@ -291,12 +294,7 @@ pub fn check_engines(program: &Program, all_sizes: &[Sizes], effort: Effort) -> 
         return Err(format!("its text is read back as another:\n{text}\n{parsed}"));
     }
     let lowered = pipeline::lower(program);
-    let mut one = Jit::<f64>::new(program, 1)?;
-    let mut many: Vec<Jit<f64>> = (2..=effort.threads).map(|n| Jit::new(program, n)).collect::<Found<_>>()?;
-    let mut small = Jit::<f32>::new(program, 1)?;
-    let mut small_2 = if effort.threads > 1 { Some(Jit::<f32>::new(program, 2)?) } else { None };
-    let mut checkpointed = checkpointed(program)?;
-    let mut first: Vec<(Numbers, Numbers)> = Vec::new();
+    let mut cases: Vec<Case> = Vec::new();
     for sizes in all_sizes {
         let at = |e: String| format!("T, B = {:?}, {}: {e}", sizes.steps, sizes.batch);
         let values = values(program, sizes, 7);
@@ -305,11 +303,38 @@ pub fn check_engines(program: &Program, all_sizes: &[Sizes], effort: Effort) -> 
             return Err(at(format!("{name} is not finite, so it checks nothing")));
         }
         agree("hoisted", &numbers(&interpret(&lowered, &values, sizes)), &truth, F64).map_err(at)?;
-        let given = one.run(&values, sizes).map_err(at)?;
-        agree("f64", &given, &truth, F64).map_err(at)?;
-        let given_small = small.run(&values, sizes).map_err(at)?;
-        agree("f32", &given_small, &truth, F32).map_err(at)?;
-        same_bits("f64, once more", &one.run(&values, sizes)?, &given).map_err(at)?;
+        cases.push(Case { sizes, values, truth });
+    }
+    // Threads, checkpoints and loops that are written out take turns; all else is the same on each set.
+    let turn = turn_of(&program.name);
+    on_each(|set| {
+        let effort = if set == turn { effort } else { Effort { unroll: 0, threads: 1, ..effort } };
+        check_code(program, &cases, effort, set == turn)
+    })
+}
+
+/// What a program is run on, and what must come of it.
+struct Case<'a> {
+    sizes: &'a Sizes,
+    values: Values,
+    truth: Numbers,
+}
+
+/// Machine code of the present instruction set.
+fn check_code(program: &Program, cases: &[Case], effort: Effort, in_segments: bool) -> Found {
+    let mut one = Jit::<f64>::new(program, 1)?;
+    let mut many: Vec<Jit<f64>> = (2..=effort.threads).map(|n| Jit::new(program, n)).collect::<Found<_>>()?;
+    let mut small = Jit::<f32>::new(program, 1)?;
+    let mut small_2 = if effort.threads > 1 { Some(Jit::<f32>::new(program, 2)?) } else { None };
+    let mut checkpointed = if in_segments { checkpointed(program)? } else { None };
+    let mut first: Vec<(Numbers, Numbers)> = Vec::new();
+    for Case { sizes, values, truth } in cases {
+        let at = |e: String| format!("T, B = {:?}, {}: {e}", sizes.steps, sizes.batch);
+        let given = one.run(values, sizes).map_err(at)?;
+        agree("f64", &given, truth, F64).map_err(at)?;
+        let given_small = small.run(values, sizes).map_err(at)?;
+        agree("f32", &given_small, truth, F32).map_err(at)?;
+        same_bits("f64, once more", &one.run(values, sizes)?, &given).map_err(at)?;
         if program.updates.is_empty() {
             // Constants are there by now: of one step, this run is a list of calls.
             one.session.advance();
@@ -318,33 +343,32 @@ pub fn check_engines(program: &Program, all_sizes: &[Sizes], effort: Effort) -> 
         for sharing in [Sharing::Auto, Sharing::Rows, Sharing::Features] {
             if let Some(jit) = &mut small_2 {
                 jit.session.share(sharing);
-                same_bits(&format!("f32, 2 threads, {sharing:?}"), &jit.run(&values, sizes)?, &given_small)
+                same_bits(&format!("f32, 2 threads, {sharing:?}"), &jit.run(values, sizes)?, &given_small)
                     .map_err(at)?;
             }
             for (i, jit) in many.iter_mut().enumerate() {
                 jit.session.share(sharing);
                 let engine = format!("f64, {} threads, {sharing:?}", i + 2);
-                same_bits(&engine, &jit.run(&values, sizes)?, &given).map_err(at)?;
+                same_bits(&engine, &jit.run(values, sizes)?, &given).map_err(at)?;
             }
         }
         memory(&one).map_err(at)?;
         if let Some(jit) = &mut checkpointed {
-            same_bits("f64, checkpoints", &jit.run(&values, sizes)?, &given).map_err(at)?;
+            same_bits("f64, checkpoints", &jit.run(values, sizes)?, &given).map_err(at)?;
             memory(jit).map_err(at)?;
         }
-        check_unrolled(program, &values, sizes, &truth, effort).map_err(at)?;
+        check_unrolled(program, values, sizes, truth, effort).map_err(at)?;
         first.push((given, given_small));
     }
     // Sizes that were seen before, after others: nothing is left of those.
-    for (sizes, (given, given_small)) in all_sizes.iter().zip(&first) {
+    for (Case { sizes, values, .. }, (given, given_small)) in cases.iter().zip(&first) {
         let at = |e: String| format!("T, B = {:?}, {} after others: {e}", sizes.steps, sizes.batch);
-        let values = values(program, sizes, 7);
-        same_bits("f64", &one.run(&values, sizes)?, given).map_err(at)?;
-        same_bits("f32", &small.run(&values, sizes)?, given_small).map_err(at)?;
-        let alone = Sizes { batch: 1, ..sizes.clone() };
+        same_bits("f64", &one.run(values, sizes)?, given).map_err(at)?;
+        same_bits("f32", &small.run(values, sizes)?, given_small).map_err(at)?;
+        let alone = Sizes { batch: 1, ..(*sizes).clone() };
         let step = sizes.batch.div_ceil(effort.alone.max(1)).max(1);
         for b in (0..sizes.batch).step_by(step).filter(|_| effort.alone > 0 && sizes.batch > 1) {
-            let row = sample(&values, sizes, b);
+            let row = sample(values, sizes, b);
             let given = rows_of_sample(program, given, sizes, b);
             let given_small = rows_of_sample(program, given_small, sizes, b);
             if given.is_empty() {

@@ -12,6 +12,7 @@ use retrograd::compiler::ir::{Extent, Op, Program, Sizes};
 use retrograd::compiler::time::truncate::{EMPTY, FRESH, KEEP, RESET, lead_name, separable};
 use retrograd::compiler::time::{CarriedState, Lead, carry_state, truncate};
 
+use super::sets::{on, turn_of};
 use super::{F64, Found, Jit, agree, close, truth, values};
 
 /// Checks a program with each kind of lead, interpreted and as machine code of 64 bits; whether it is one that can be
@@ -22,6 +23,8 @@ pub fn check_truncated(program: &Program) -> Found<bool> {
         return Ok(false);
     }
     for lead in [Lead::None, Lead::Forward, Lead::Again] {
+        // Sets take turns.
+        let set = turn_of(&format!("{} {lead:?}", program.name));
         let truncated = truncate(&recorded, lead).map_err(|e| e.to_string())?;
         truncated.program.verify().map_err(|e| format!("{lead:?}: {e}"))?;
         let joint = open(&truncated.program).backward().map_err(|e| e.to_string())?;
@@ -39,10 +42,10 @@ pub fn check_truncated(program: &Program) -> Found<bool> {
             Sizes { batch, steps }
         };
         let sizes = [sizes(3, 2, 3), sizes(1, 4, 2)];
-        let mut code = Jit::<f64>::new(&joint, 1)?;
+        let mut code = on(set, || Jit::<f64>::new(&joint, 1))?;
         for (sizes, (empty, keep)) in sizes.iter().zip([(0.0, 1), (1.0, 4)]) {
             check_gradient(&recorded, &joint, lead, sizes, &mut code, empty, keep)
-                .map_err(|e| format!("{lead:?}, T, B = {:?}, {}: {e}", sizes.steps, sizes.batch))?;
+                .map_err(|e| format!("{set}, {lead:?}, T, B = {:?}, {}: {e}", sizes.steps, sizes.batch))?;
         }
     }
     Ok(true)
