@@ -148,6 +148,32 @@ fn code_keeps_to_its_set() {
     }
 }
 
+/// Operands of a comparison that do not lie on whole vectors: without AVX no instruction may take them from memory.
+#[test]
+fn operands_lie_anywhere() {
+    let program = Program::record("anywhere", |p| {
+        let x = p.sequence("x", 11);
+        let (a, b) = (x.slice_axis(0, 1..6), x.slice_axis(0, 3..8));
+        p.output("y", select(a.gt(b), a, b * 2.0) + a.maximum(b) + a.minimum(b));
+    });
+    let program = program.expect("no mistakes");
+    let sizes = Sizes { batch: 3, steps: vec![2] };
+    check::check(&program, &[sizes], check::FULL).unwrap();
+    #[cfg(target_arch = "x86_64")]
+    for stages in
+        [InstructionSet::Portable].map(|set| stages_with::<f64>(&program, Settings::new().instruction_set(set)))
+    {
+        let code = stages.expect("every machine has it").kernels.remove(0).disassembly;
+        let packed = |line: &&str| {
+            let name = line.split_whitespace().next().unwrap_or_default();
+            (name.ends_with("ps") || name.ends_with("pd")) && !name.starts_with("mov")
+        };
+        assert!(code.lines().any(|line| packed(&line)), "there is something to look at");
+        let from_memory = code.lines().filter(packed).find(|line| line.contains('(') && !line.contains("rip"));
+        assert_eq!(from_memory, None, "{code}");
+    }
+}
+
 /// What the gate prints.
 #[test]
 fn tests_run_on() {

@@ -26,7 +26,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
 use super::levels::{Levels, Manner, in_register, schedule};
 use super::products::{TileProducts, products};
-use super::{KernelTable, Precision};
+use super::{Features, KernelTable, Precision};
 use crate::ir::op::Binary;
 use crate::plan::{Kernel, KernelNode, KernelOp, Read, Source};
 use rows::{ROWS_BYTES, ROWS_TOGETHER};
@@ -40,7 +40,7 @@ pub fn kernel(
     kernel: &Kernel,
     precision: Precision,
     table: &KernelTable,
-    fma: bool,
+    Features { fma, folds_loads }: Features,
 ) -> (usize, Pin<Box<TileProducts>>) {
     let mut b = FunctionBuilder::new(func, context);
     let entry = b.create_block();
@@ -77,6 +77,7 @@ pub fn kernel(
         levels: &levels,
         table,
         fma,
+        folds_loads,
         scratch: p[1],
         bases: p[0],
         held: Vec::new(),
@@ -113,6 +114,7 @@ struct Emit<'a, 'f> {
     levels: &'a Levels,
     table: &'a KernelTable,
     fma: bool,
+    folds_loads: bool,
     lane: Type,
     vector: Type,
     lanes: usize,
@@ -408,8 +410,7 @@ impl Emit<'_, '_> {
                 let base = self.element(i, place);
                 let address = self.b.ins().iadd(base, place.flat);
                 let offset = self.levels.scratch[i].expect("reductions have scratch") as i32 + place.extra;
-                let ty = if place.wide { self.vector } else { self.lane };
-                let old = self.b.ins().load(ty, flags(), address, offset);
+                let old = self.load(address, offset, false, place.wide);
                 let new = self.combine(op, old, x);
                 self.b.ins().store(flags(), new, address, offset);
                 for &(write, first) in &self.kernel.nodes[i].stores {
@@ -459,9 +460,8 @@ impl Emit<'_, '_> {
     }
 
     fn scratch_load(&mut self, offset: usize, place: &Place) -> Value {
-        let ty = if place.wide { self.vector } else { self.lane };
         let address = self.b.ins().iadd(self.scratch, place.scratch);
-        self.b.ins().load(ty, flags(), address, offset as i32 + place.extra)
+        self.load(address, offset as i32 + place.extra, false, place.wide)
     }
 
     /// As that, once for a position. What is computed there goes elsewhere: it is read at another level.
@@ -654,6 +654,11 @@ impl Emit<'_, '_> {
             let x = self.b.ins().load(self.lane, flags(), address, offset);
             return self.b.ins().splat(self.vector, x);
         }
-        self.b.ins().load(self.vector, flags(), address, offset)
+        if self.folds_loads {
+            return self.b.ins().load(self.vector, flags(), address, offset);
+        }
+        // As integers, which no instruction on floats takes from memory: see `folds_loads`.
+        let x = self.b.ins().load(types::I64X2, flags(), address, offset);
+        self.b.ins().bitcast(self.vector, MemFlagsData::new().with_endianness(Endianness::Little), x)
     }
 }

@@ -128,14 +128,27 @@ impl FromStr for InstructionSet {
     }
 }
 
-/// Whether `fma` is one instruction of these; otherwise it would be a call for each lane.
-pub(super) fn has_fma(isa: &dyn TargetIsa) -> bool {
-    match isa.triple().architecture {
-        Architecture::X86_64 => {
-            let on = |name: &str| isa.isa_flags().iter().any(|f| f.name == name && f.as_bool() == Some(true));
-            on("has_avx") && on("has_fma")
+/// What code is written for, beyond what Cranelift is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Features {
+    /// Whether multiply and add are fused: where that is one instruction (else it would be a call for each lane), and the
+    /// set is not portable, whose bits are the same everywhere.
+    pub fma: bool,
+    /// Whether an instruction may take a vector from memory. Without AVX it may from aligned addresses only, and ours are
+    /// not. Cranelift knows that, but forgets it in the comparison of two vectors (0.135.8; wasmtime#10408 was the same
+    /// fault of other instructions): `cmppd` with an operand in unaligned memory is a general protection fault.
+    pub folds_loads: bool,
+}
+
+impl Features {
+    pub fn of(set: InstructionSet, isa: &dyn TargetIsa) -> Features {
+        match isa.triple().architecture {
+            Architecture::X86_64 => {
+                let on = |name: &str| isa.isa_flags().iter().any(|f| f.name == name && f.as_bool() == Some(true));
+                Features { fma: on("has_avx") && on("has_fma"), folds_loads: on("has_avx") }
+            }
+            _ => Features { fma: set != InstructionSet::Portable, folds_loads: true },
         }
-        _ => true,
     }
 }
 
@@ -164,7 +177,8 @@ mod tests {
             let isa = set.isa().expect("this machine can be compiled for");
             let on: Vec<&str> = isa.isa_flags().iter().filter(|f| f.as_bool() == Some(true)).map(|f| f.name).collect();
             assert_eq!(on.iter().any(|name| name.starts_with("has_avx512")), set == InstructionSet::Avx512, "{on:?}");
-            assert_eq!(has_fma(&*isa), set != InstructionSet::Portable);
+            let is_wide = set != InstructionSet::Portable;
+            assert_eq!(Features::of(set, &*isa), Features { fma: is_wide, folds_loads: is_wide });
             if set == InstructionSet::Portable {
                 assert!(!on.iter().any(|name| name.starts_with("has_")), "{on:?}");
             }

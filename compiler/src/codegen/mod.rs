@@ -32,6 +32,7 @@ use cranelift_frontend::FunctionBuilderContext;
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleError, ModuleReloc, default_libcall_names};
 
+use instructions::Features;
 pub use instructions::{InstructionSet, UnknownInstructionSet};
 pub use memory::CompiledKernels;
 pub use products::{Place, ProductsFn, RowPart, TileProduct, TileProducts};
@@ -156,7 +157,7 @@ struct Code {
 /// What all kernels have in common.
 struct Job<'a> {
     isa: &'a dyn TargetIsa,
-    fma: bool,
+    features: Features,
     precision: Precision,
     table: &'a KernelTable,
     texts: bool,
@@ -164,9 +165,7 @@ struct Job<'a> {
 
 impl<'a> Job<'a> {
     fn new(isa: &'a dyn TargetIsa, precision: Precision, table: &'a KernelTable, texts: bool) -> Job<'a> {
-        // Portable code gives the same bits everywhere, fused or not.
-        let fma = table.instruction_set != InstructionSet::Portable && instructions::has_fma(isa);
-        Job { isa, fma, precision, table, texts }
+        Job { isa, features: Features::of(table.instruction_set, isa), precision, table, texts }
     }
 
     /// Compiles kernel `i`, which nothing else needs to know of.
@@ -177,7 +176,7 @@ impl<'a> Job<'a> {
         context.func.signature = signature(self.isa.default_call_conv());
         let config = self.isa.frontend_config();
         let (scratch, products) =
-            emit::kernel(&mut context.func, builder, config, kernel, self.precision, self.table, self.fma);
+            emit::kernel(&mut context.func, builder, config, kernel, self.precision, self.table, self.features);
         let clif = self.texts.then(|| context.func.display().to_string());
         let failed = |e| CodegenError::Module(format!("{e:?}"));
         context.compile(self.isa, &mut Default::default()).map_err(|e| failed(e.inner))?;
