@@ -55,7 +55,7 @@ pub struct Segments {
 
 impl Segments {
     /// Segments of the length that is given for each number of steps, and at least 1 and at most all.
-    fn new(sizes: &Sizes, length: impl Fn(usize) -> usize) -> Segments {
+    pub(super) fn new(sizes: &Sizes, length: impl Fn(usize) -> usize) -> Segments {
         Segments::of(sizes, |_, steps| length(steps))
     }
 

@@ -37,11 +37,14 @@ mod memory;
 mod print;
 mod sums;
 mod sweep;
+mod verify;
 
 pub use build::plan;
 pub use checkpointing::{Checkpointing, Segments};
 pub use cost::{Bound, Machine, Phase};
 pub use kernel::{Kernel, KernelNode, KernelOp, Product, Read, Source, Start, Tile};
+
+pub use verify::PlanError;
 
 use crate::ir::types::{Axis, Extent, Sizes};
 

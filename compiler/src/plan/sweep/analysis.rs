@@ -409,7 +409,7 @@ fn edges(uses: &[Vec<Use>], kinds: &[Kind]) -> Vec<Edge> {
 
 impl Work {
     /// Whether it sums over the rows of its domain.
-    fn sums_rows(&self) -> bool {
+    pub(in crate::plan) fn sums_rows(&self) -> bool {
         matches!(self, Work::ReduceProduct { .. } | Work::ReduceRows { .. } | Work::Scatter { .. })
     }
 
