@@ -4,22 +4,26 @@
 //! elsewhere. Its header carries our notes, the version of the format, and a checksum over all tensors and notes:
 //! what is loaded is bit for bit what was saved, or an error.
 //!
-//! Saving writes a new file next to the old one, flushes it to the disk, and renames it over the old: at every
-//! moment, also after a crash, the path holds one whole checkpoint, the old one or the new one.
+//! Saving replaces the file in one step ([`replace`]): at every moment, also after a crash, the path holds one whole
+//! checkpoint, the old one or the new one.
 //!
 //! Loading gives all that is in the file. The caller takes out what it needs with its shape, and ends with
-//! [`finish`](Checkpoint::finish), which refuses what is left over: a checkpoint of another program.
+//! [`finish`](Checkpoint::finish), which refuses what is left over: a checkpoint of another program. The checksum tells
+//! what was damaged by accident; anyone can compute it, so whoever takes a number out says which values it may have
+//! ([`take_note_if`](Checkpoint::take_note_if)).
+
+mod replace;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use ndarray::ArrayD;
 use safetensors::tensor::{SafeTensors, TensorView};
 
+use self::replace::Refused;
 use crate::error::CheckpointError;
 use crate::init::{FNV_START, fnv1a};
 use crate::tensor::{Item, Tensor};
@@ -139,6 +143,57 @@ impl Checkpoint {
         })
     }
 
+    /// Takes a note out whose value must be one that `holds` says yes to; `allowed` says in words which these are.
+    ///
+    /// # Errors
+    /// It is not there, does not parse, or has another value.
+    ///
+    /// ```
+    /// # use retrograd_runtime::checkpoint::Checkpoint;
+    /// let mut c = Checkpoint::new();
+    /// c.note("rate", f64::NAN);
+    /// let error = c.take_note_if("rate", "a finite number is needed", |r: &f64| r.is_finite()).unwrap_err();
+    /// assert!(error.to_string().ends_with("note `rate` is `NaN`; a finite number is needed"));
+    /// ```
+    pub fn take_note_if<V: FromStr>(
+        &mut self,
+        key: &str,
+        allowed: &'static str,
+        holds: impl FnOnce(&V) -> bool,
+    ) -> Result<V, CheckpointError> {
+        let found = self.get_note(key).unwrap_or_default().to_string();
+        let value = self.take_note(key)?;
+        match holds(&value) {
+            true => Ok(value),
+            false => Err(self.refuse_note(key, found, allowed)),
+        }
+    }
+
+    /// The error of a note with a value that is not allowed.
+    pub(crate) fn refuse_note(&self, key: &str, found: String, allowed: impl Into<String>) -> CheckpointError {
+        CheckpointError::NoteValue { path: self.path.clone(), key: key.to_string(), found, allowed: allowed.into() }
+    }
+
+    /// The error of a tensor with a value that is not allowed.
+    pub(crate) fn refuse_tensor(&self, name: &str, found: f64, allowed: &'static str) -> CheckpointError {
+        CheckpointError::TensorValue { path: self.path.clone(), name: name.to_string(), found, allowed }
+    }
+
+    /// Takes the name of the program out, which must be this one.
+    ///
+    /// # Errors
+    /// It is not there, or another.
+    pub(crate) fn take_program(&mut self, expected: &str) -> Result<(), CheckpointError> {
+        let found: String = self.take_note("program")?;
+        match found == expected {
+            true => Ok(()),
+            false => {
+                let (path, expected) = (self.path.clone(), expected.to_string());
+                Err(CheckpointError::OtherProgram { path, found, expected })
+            }
+        }
+    }
+
     /// Nothing may be left of the tensors. Notes may.
     ///
     /// # Errors
@@ -150,17 +205,19 @@ impl Checkpoint {
         }
     }
 
-    /// Writes the file. On an error, and after a crash at any moment, the file that was there before is untouched.
+    /// Writes the file. After a crash at any moment it is the old one or the new one, whole.
+    ///
+    /// A file that is replaced gives its mode, owner and group to the new one; a new one has the mode that the process's
+    /// umask says. A symbolic link stays, and what it leads to is replaced. What a killed process has left of an earlier
+    /// save in that directory (`.retrograd-….tmp`) is removed.
     ///
     /// # Errors
-    /// What the system refused.
+    /// What the system refused; a path that is a directory, a device, a pipe or a socket. The file is the old one then,
+    /// but where the error says that the new one is in its place and only its directory could not be flushed.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), CheckpointError> {
-        let path = path.as_ref();
-        let bytes = self.to_bytes();
-        replace(path, &bytes).map_err(|reason| CheckpointError::Io {
-            action: "write",
-            path: path.to_path_buf(),
-            reason,
+        replace::replace(path.as_ref(), &self.to_bytes()).map_err(|refused| match refused {
+            Refused::NotAFile(path, found) => CheckpointError::NotAFile { path, found },
+            Refused::System(action, path, reason) => CheckpointError::Io { action, path, reason },
         })
     }
 
@@ -170,10 +227,24 @@ impl Checkpoint {
     /// It cannot be read, is something else, is damaged, or was written by a later version.
     pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint, CheckpointError> {
         let path = path.as_ref().to_path_buf();
-        match fs::read(&path) {
-            Ok(bytes) => Checkpoint::from_bytes(path, &bytes),
-            Err(reason) => Err(CheckpointError::Io { action: "read", path, reason }),
+        let failed = |reason: io::Error| CheckpointError::Io { action: "read", path: path.clone(), reason };
+        // Asked before it is opened too: a pipe cannot be opened before someone writes to it.
+        let metadata = std::fs::metadata(&path).map_err(failed)?;
+        if let Some(found) = replace::irregular(&metadata) {
+            return Err(CheckpointError::NotAFile { path, found });
         }
+        let mut file = File::open(&path).map_err(failed)?;
+        let size = file.metadata().map_err(failed)?.len();
+        let mut bytes = Vec::new();
+        let room = usize::try_from(size).ok().and_then(|size| bytes.try_reserve_exact(size).ok());
+        let Some(()) = room else {
+            return Err(failed(io::Error::new(
+                io::ErrorKind::OutOfMemory,
+                format!("there is no room for its {size} bytes"),
+            )));
+        };
+        file.read_to_end(&mut bytes).map_err(failed)?;
+        Checkpoint::from_bytes(path, &bytes)
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -245,43 +316,10 @@ impl Checkpoint {
     }
 }
 
-/// Puts a file with these bytes in the place of `path` in one step.
-///
-/// The bytes are on the disk before the rename, and the rename is on the disk before this returns.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    static SERIAL: AtomicU64 = AtomicU64::new(0);
-    let Some(name) = path.file_name() else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path does not name a file"));
-    };
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    // A name of its own for each save, so that two of them do not write into one file.
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}.{}.tmp", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed)));
-    let temporary = directory.join(temporary);
-
-    let write = || {
-        let mut file = File::create_new(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    if let Err(e) = write() {
-        // The first error is the one to tell of.
-        let _ = fs::remove_file(&temporary);
-        return Err(e);
-    }
-    // A directory can be opened and flushed on Unix only; elsewhere the rename is as durable as the system makes it.
-    #[cfg(unix)]
-    File::open(directory)?.sync_all()?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use ndarray::arr0;
 
     use safetensors::tensor::Dtype;
@@ -389,10 +427,9 @@ mod tests {
     #[test]
     fn a_failed_save_leaves_what_was_there() {
         let dir = Dir::new("fail");
-        // A directory cannot be replaced by a file: the rename fails after all has been written.
         fs::create_dir_all(dir.file().join("inside")).unwrap();
         let e = sample().save(dir.file()).unwrap_err();
-        assert!(matches!(e, CheckpointError::Io { action: "write", .. }), "{e:?}");
+        assert!(matches!(e, CheckpointError::NotAFile { found: "a directory", .. }), "{e:?}");
         assert_eq!(dir.entries(), ["model.safetensors"], "no temporary file is left");
         assert!(dir.file().join("inside").is_dir());
 

@@ -261,7 +261,8 @@ pub enum DecodeError {
     },
 }
 
-/// Why a checkpoint could not be written or read. A failed save leaves the file that was there before.
+/// Why a checkpoint could not be written or read. A failed save leaves the file that was there before (or the new one,
+/// whole, where only the flush of its directory failed).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
@@ -274,6 +275,28 @@ pub enum CheckpointError {
         path: PathBuf,
         /// What the system said.
         reason: std::io::Error,
+    },
+    /// A checkpoint is to be saved to or loaded from a directory, a device, a pipe or a socket.
+    #[error("{} is {found}; a checkpoint is a regular file", path.display())]
+    NotAFile {
+        /// What was given.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+    },
+    /// The file was saved by a program of another name.
+    #[error(
+        "{} is of program `{found}`, and this is program `{expected}`; if it only has a new name, `Trainer::load_renamed` \
+         takes the old one",
+        path.display()
+    )]
+    OtherProgram {
+        /// The file.
+        path: PathBuf,
+        /// Name of the program that it was saved by.
+        found: String,
+        /// Name of the program that is to go on from it.
+        expected: String,
     },
     /// The file is something else, or damaged in its structure.
     #[error("{} is not a checkpoint: {reason}", path.display())]
@@ -354,6 +377,30 @@ pub enum CheckpointError {
         found: Option<String>,
         /// Type of the value.
         expected: &'static str,
+    },
+    /// A note has a value that cannot be: damaged by hand, since saving writes no such.
+    #[error("{}: note `{key}` is `{found}`; {allowed}", path.display())]
+    NoteValue {
+        /// The file.
+        path: PathBuf,
+        /// Its key.
+        key: String,
+        /// Its text.
+        found: String,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// A tensor has a value that cannot be.
+    #[error("{}: tensor `{name}` holds {found}; {allowed}", path.display())]
+    TensorValue {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The value.
+        found: f64,
+        /// What is allowed.
+        allowed: &'static str,
     },
 }
 

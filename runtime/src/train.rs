@@ -27,6 +27,7 @@ use crate::optimizer::{self, Clip, GRADIENT_NORM, Optimizer, RATE, STEP};
 use crate::schedule::Schedule;
 use crate::session::{Rows, Session};
 use crate::settings::{InstructionSet, Settings};
+use crate::tensor::Item;
 use crate::windows::{Truncation, Window, Windows};
 
 /// What one step of training did.
@@ -312,6 +313,13 @@ impl TrainerBuilder<'_> {
     }
 }
 
+/// A rate that training may have, as [`RATE_ALLOWED`] says it.
+fn is_rate(rate: f64) -> bool {
+    (0.0..=f64::from(f32::MAX)).contains(&rate)
+}
+
+const RATE_ALLOWED: &str = "a number of at least 0 is needed that 32 bits hold";
+
 /// A program in training.
 pub struct Trainer {
     program: Program,
@@ -510,11 +518,11 @@ impl Trainer {
     /// # Errors
     /// A rate that is below 0, or no number that 32 bits hold.
     pub fn set_rate(&mut self, rate: f64) -> Result<(), RunError> {
-        if !(0.0..=f64::from(f32::MAX)).contains(&rate) {
+        if !is_rate(rate) {
             return Err(RunError::Setting {
                 setting: "the rate".to_string(),
                 given: rate.to_string(),
-                allowed: "a number of at least 0 is needed that 32 bits hold".to_string(),
+                allowed: RATE_ALLOWED.to_string(),
             });
         }
         self.rate = rate;
@@ -572,7 +580,41 @@ impl Trainer {
     /// # Errors
     /// A file that is damaged, or of another program or optimiser. Nothing is changed then.
     pub fn load_with(&mut self, path: impl AsRef<Path>, notes: &[&str]) -> Result<Vec<Option<String>>, RunError> {
+        let name = self.program.name.clone();
+        self.load_renamed(path, &name, notes)
+    }
+
+    /// As [`load_with`](Trainer::load_with), for a program that was named `saved_as` when the file was saved.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// ```
+    /// # use retrograd_compiler::ir::Program;
+    /// # use retrograd_runtime::{optimizer::Sgd, train::{Trainer, Training}};
+    /// # let file = std::env::temp_dir().join(format!("retrograd-renamed-{}", std::process::id()));
+    /// let trainer = |name| -> Result<Trainer, Box<dyn std::error::Error>> {
+    ///     let program = Program::record(name, |p| {
+    ///         let (x, y) = (p.input("x", 1), p.input("y", 1));
+    ///         p.minimize(p.affine("line", x, 1).mse(y));
+    ///     })?;
+    ///     Ok(program.trainer(Sgd::new(0.1)).compile()?)
+    /// };
+    /// trainer("line")?.save(&file)?;
+    /// let mut renamed = trainer("straight")?;
+    /// assert!(renamed.load(&file).unwrap_err().to_string().contains("is of program `line`"));
+    /// renamed.load_renamed(&file, "line", &[])?;
+    /// # std::fs::remove_file(&file)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn load_renamed(
+        &mut self,
+        path: impl AsRef<Path>,
+        saved_as: &str,
+        notes: &[&str],
+    ) -> Result<Vec<Option<String>>, RunError> {
         let mut c = Checkpoint::load(path)?;
+        c.take_program(saved_as)?;
         let optimizer: String = c.take_note("optimizer")?;
         if optimizer != self.optimizer {
             return Err(RunError::Setting {
@@ -581,8 +623,8 @@ impl Trainer {
                 allowed: format!("this training uses {}", self.optimizer),
             });
         }
-        let steps: u64 = c.take_note("steps")?;
-        let rate: f64 = c.take_note("rate")?;
+        let steps: u64 = c.take_note_if("steps", "at most 2^53 is allowed", |&steps| steps <= 1 << 53)?;
+        let rate: f64 = c.take_note_if("rate", RATE_ALLOWED, |&rate| is_rate(rate))?;
         let batch: usize = c.take_note("batch")?;
         let mut parameters = Vec::new();
         for p in &self.program.parameters {
@@ -601,6 +643,11 @@ impl Trainer {
             let list = if self.session.is_carried(&name) { &mut carried } else { &mut stored };
             let tensor = c.take_tensor(&name, self.session.stored_element(&name), &shape)?;
             self.session.check_stored(&name, &tensor)?;
+            let is_moment = name.starts_with("optimizer.");
+            if is_moment && f32::of(&tensor).is_some_and(|values| values.iter().any(|x| x.is_nan())) {
+                // A step that would give one is refused, so no training has it.
+                return Err(c.refuse_tensor(&name, f64::NAN, "numbers are needed").into());
+            }
             list.push((name.clone(), tensor));
         }
         let position = match &self.windows {

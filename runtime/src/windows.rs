@@ -361,14 +361,26 @@ impl Windows {
             });
         }
         let mut position = Position::default();
-        if let Some(resets) = checkpoint.get_note(RESETS) {
-            position.resets = resets.split_whitespace().filter_map(|b| b.parse().ok()).collect();
-        }
-        let steps = checkpoint.get_note(HELD).and_then(|n| n.parse().ok()).unwrap_or(0);
+        let resets: String = checkpoint.take_note(RESETS)?;
+        let samples = resets.split_whitespace().map(|b| b.parse().ok().filter(|&b| b < batch)).collect::<Option<_>>();
+        position.resets = samples.ok_or_else(|| {
+            let allowed = format!("samples of a batch of {batch} are needed, which are 0 to {}", batch - 1);
+            checkpoint.refuse_note(RESETS, resets.clone(), allowed)
+        })?;
+        // The steps before the window that a lead goes through again.
+        let most = match self.truncation.filter(|_| self.truncated.lead == Lead::Again) {
+            Some(Truncation { k2, .. }) => k2 - 1,
+            None => 0,
+        };
+        let steps: usize = checkpoint.take_note_if(HELD, HELD_ALLOWED, |&steps| steps <= most)?;
         if steps == 0 {
             return Ok(position);
         }
-        let began = checkpoint.take::<f32>(&format!("{HELD}.{RESET}"), &[steps, batch])?;
+        let name = format!("{HELD}.{RESET}");
+        let began = checkpoint.take::<f32>(&name, &[steps, batch])?;
+        if let Some(&flag) = began.iter().find(|&&flag| flag != 0.0 && flag != 1.0) {
+            return Err(checkpoint.refuse_tensor(&name, f64::from(flag), "0 or 1 is needed").into());
+        }
         position.began = began.into_dimensionality().expect("two dimensions were asked for");
         for input in &self.recorded.inputs {
             let ty = self.recorded.ty(input.value);
@@ -401,6 +413,7 @@ impl Windows {
 const NOTE: &str = "truncation";
 const RESETS: &str = "resets";
 const HELD: &str = "held";
+const HELD_ALLOWED: &str = "fewer steps are needed than gradients run back over";
 /// The text of no truncation.
 const WHOLE: &str = "none: windows as they are given";
 
