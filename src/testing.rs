@@ -48,7 +48,7 @@ use retrograd_runtime::float::Float;
 use retrograd_runtime::session::{Session, Sharing};
 use retrograd_runtime::settings::{InstructionSet, Settings};
 
-/// All that a run gives, by name: outputs, the objective as `objective`, and the new value of a parameter that the
+/// All that a run gives, by name: outputs, the objective as `objective` (`the objective`, if an output has that name), and the new value of a parameter that the
 /// program updates as `new <parameter>`. Integers are whole numbers.
 pub type Numbers = BTreeMap<String, Vec<f64>>;
 
@@ -350,7 +350,7 @@ fn is_stored(program: &Program, input: &Input) -> bool {
 pub fn numbers(outcome: &Outcome) -> Numbers {
     let re = |data: &Data| data.x.iter().map(|x| x.re).collect::<Vec<_>>();
     let mut all: Numbers = outcome.outputs.iter().map(|(name, data)| (name.clone(), re(data))).collect();
-    all.extend(outcome.objective.map(|x| ("objective".to_string(), vec![x.re])));
+    all.extend(outcome.objective.map(|x| (objective_name(&all), vec![x.re])));
     all.extend(outcome.updates.iter().map(|(name, data)| (format!("new {name}"), re(data))));
     all
 }
@@ -395,21 +395,27 @@ pub fn run<E: Float>(session: &mut Session<E>, values: &Values, sizes: &Sizes) -
 pub fn results<E: Float>(session: &Session<E>) -> Numbers {
     let program = session.program();
     let floats = |x: ArrayD<E>| x.iter().map(|&x| x.into()).collect::<Vec<f64>>();
-    let objective = program.objective.map(|v| ("objective".to_string(), v));
     let mut all = Numbers::new();
-    for (name, v) in program.outputs.iter().cloned().chain(objective) {
-        let x = match program.ty(v).is_float() {
-            true => floats(session.output(&name).expect("one of its outputs")),
-            false => session.output_i32(&name).expect("one of its outputs").iter().map(|&x| f64::from(x)).collect(),
+    for (name, v) in &program.outputs {
+        let x = match program.ty(*v).is_float() {
+            true => floats(session.output(name).expect("one of its outputs")),
+            false => session.output_i32(name).expect("one of its outputs").iter().map(|&x| f64::from(x)).collect(),
         };
-        all.insert(name, x);
+        all.insert(name.clone(), x);
     }
+    all.extend(session.objective().map(|x| (objective_name(&all), vec![x])));
     for update in &program.updates {
         if let Op::Parameter(name) = program.graph.op(update.target) {
             all.insert(format!("new {name}"), floats(session.parameter(name).expect("one of its parameters")));
         }
     }
     all
+}
+
+/// What the objective is called beside these outputs.
+fn objective_name(outputs: &Numbers) -> String {
+    let name = if outputs.contains_key("objective") { "the objective" } else { "objective" };
+    name.to_string()
 }
 
 fn full_shape(ty: &Type, sizes: &Sizes) -> Vec<usize> {

@@ -134,6 +134,12 @@ pub enum RecordErrorKind {
         /// Most that is allowed.
         limit: usize,
     },
+    /// More dimensions than loops are nested.
+    #[error("{shape} has {} dimensions; a row has at most {}", shape.rank(), Shape::MAX_RANK)]
+    DeepShape {
+        /// As given.
+        shape: Shape,
+    },
     /// An initialiser that has no values, or does not fit its shape.
     #[error("{init} cannot start a parameter of shape {shape}: {rule}")]
     BadInit {

@@ -560,3 +560,123 @@ fn dtypes_print_as_they_are_read() {
         assert_eq!(*round_trip(&p).ty(x), *p.ty(x));
     }
 }
+
+/// A text of twice the length takes twice the time, in one line or in many: in a quadratic parser or printer these would
+/// take minutes.
+#[test]
+fn long_texts_take_time_by_their_length() {
+    let started = std::time::Instant::now();
+    // One line of 4 MB.
+    let operands = vec!["x"; 1_000_000].join(",  ");
+    let line =
+        format!("program p {{\n  batch x: f32[B, 1]\n  %0: f32[B, 1000000] = concat {operands}\n  output y = %0\n}}\n");
+    assert_eq!(survived(&line).outputs.len(), 1);
+    // Many ports of one name, all of them read.
+    let mut p = Draft::new("ports");
+    p.axes = vec!["time".into()];
+    let x = input(&mut p, "x", float(T, ()));
+    let mut scan = Scan::new("s", Axis(0), false);
+    let e = scan.body.leaf(Op::Each(0), float(B, ()));
+    scan.each = vec![Port { name: "x".into(), value: e }];
+    let n = 20_000;
+    scan.yields = vec![Port { name: "y".into(), value: e }; n];
+    scan.sums = vec![Port { name: "y".into(), value: e }; n];
+    let scan = p.graph.add(Op::Scan(Box::new(scan)), &[x]);
+    for i in 0..n {
+        for (name, op) in [("yield", Op::Yield(i)), ("total", Op::Total(i))] {
+            let v = p.graph.scan_result(scan, op);
+            output(&mut p, &format!("{name} {i}"), v);
+        }
+    }
+    round_trip(&p);
+    // Many inputs and parameters.
+    let mut p = Draft::new("leaves");
+    for i in 0..n {
+        let x = input(&mut p, &format!("x{i}"), float(B, ()));
+        output(&mut p, &format!("y{i}"), x);
+        parameter(&mut p, &format!("w{i}"), float(S, ()), Init::He);
+    }
+    round_trip(&p);
+    // Integers handed from state to state, the last of which is an index.
+    let mut text = String::from("program chain {\n  axis T = time\n  scan s {\n");
+    for i in 0..n {
+        text += &format!("    carry c{i}: i32[B] = 1\n");
+    }
+    text += "    %0: f32[B, 3] = one_hot c0\n    yield y = %0\n";
+    for i in 0..n {
+        text += &format!("    next c{i} = c{}\n", (i + 1) % n);
+    }
+    text += "  }\n  %0: f32[T, B, 3] = yield y of s\n  output y = %0\n}\n";
+    survived(&text);
+    assert!(Program::parse(&text.replace("carry c19999: i32[B] = 1", "carry c19999: i32[B] = 3")).is_err());
+    let time = started.elapsed();
+    assert!(time.as_secs() < 60, "{time:?}");
+}
+
+fn survived(text: &str) -> Program {
+    Program::parse(text).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn sizes_and_depths_have_limits() {
+    let of = |ty: &str| format!("program p {{\n  batch x: {ty}\n  output y = x\n}}\n");
+    let refused = |text: String| Program::parse(&text).map(|p| p.to_string()).expect_err(&text).to_string();
+    assert!(Program::parse(&of("f32[B, 268435456]")).is_ok());
+    for ty in ["f32[B, 268435457]", "f32[B, 2147483647, 2147483647]", "f32[B, 65536, 65536]"] {
+        assert!(refused(of(ty)).contains("a row has at most 268435456 features"), "{}", refused(of(ty)));
+    }
+    for ty in ["f32[B, 99999999999999999999]", "f32[B, -1]", "f32[B, 1.5]"] {
+        assert!(refused(of(ty)).contains("expected a whole number from 0 to 2147483647"), "{}", refused(of(ty)));
+    }
+    let deep = format!("f32[B{}]", ", 1".repeat(17));
+    assert_eq!(refused(of(&deep)), "line 2, column 67: a row has at most 16 dimensions");
+    let pieces = format!("program p {{\n  parameter w: f32[2] = {}\n}}\n", "[".repeat(100_000));
+    assert!(refused(pieces).contains("more than 16 levels of pieces"));
+    // Results that are too large though operands are not.
+    let square = "program p {\n  batch x: f32[B, 1048576, 1]\n  batch y: f32[B, 1, 1048576]\n  \
+                  %0: f32[B, 1048576, 1048576] = matmul x, y\n  output z = %0\n}\n";
+    assert!(refused(square.into()).contains("a row has at most"));
+}
+
+#[test]
+fn only_declared_axes_are_in_use() {
+    let of =
+        |lines: &str| format!("program p {{\n  axis T = time\n  sequence x: f32[T, B]\n  batch b: f32[B]\n{lines}}}\n");
+    let refused = |lines: &str| Program::parse(&of(lines)).map(|p| p.to_string()).expect_err(lines).to_string();
+    let rule = "the program has no time axis T3; declare it with `axis T3 = ..`";
+    for line in [
+        "%0: f32 = row_count [T3, B]",
+        "%0: f32[T3, B] = expand b",
+        "%0: f32[T3, B] = place_last b",
+        "%0: f32[T3, B] = constant 1",
+    ] {
+        let error = refused(&format!("  {line}\n  output y = %0\n"));
+        assert_eq!(error, format!("line 5, column 3: in `{line}`: {rule}"));
+    }
+    let error = refused("  scan s over T3 {\n    batch b: f32[B] = b\n    carry h: f32[B] = 0\n    next h = b\n  }\n");
+    assert_eq!(error, format!("line 5, column 8: in `scan #3 over T3`: {rule}"));
+    let error = refused(
+        "  scan s {\n    batch b: f32[B] = b\n    %0: f32 = row_count [T3, B]\n    %1: f32[B] = mul b, %0\n    yield y = %1\n  }\n",
+    );
+    assert!(error.starts_with("line 7, column 5: in ") && error.ends_with(rule), "{error}");
+    let error = Program::parse("program p {\n  sequence x: f32[T, B]\n  output y = x\n}\n").unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "line 2, column 3: in `x: f32[T, B] = input x`: the program has no time axis T; declare it with `axis T = ..`"
+    );
+}
+
+#[test]
+fn integers_are_not_added_up() {
+    let text = "program p {\n  axis T = time\n  sequence i: i32[T, B]\n  scan s {\n    each i: i32[B] = i\n    sum n = i\n  }\n  \
+                %0: i32[B] = total n of s\n  output n = %0\n}\n";
+    let error = Program::parse(text).unwrap_err().to_string();
+    assert!(error.starts_with("line 4, column 8: ") && error.contains("cannot be added up"), "{error}");
+    for line in
+        ["pad i before=1 after=0", "place_last i", "sum i", "max_over i", "add i, i", "sum_rows i", "broadcast i"]
+    {
+        let text = format!("program p {{\n  axis T = time\n  batch i: i32[B, 1]\n  %0: i32[T, B, 2] = {line}\n}}\n");
+        let error = Program::parse(&text).unwrap_err().to_string();
+        assert!(error.contains("floats"), "{error}");
+    }
+}

@@ -7,7 +7,7 @@ use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use retrograd_compiler::codegen::KernelTable;
 use retrograd_compiler::interpret::{self, Values};
 use retrograd_compiler::ir::op::Data;
-use retrograd_compiler::ir::{DType, Extent, Program, Sizes, Type, Value};
+use retrograd_compiler::ir::{DType, Extent, Input, Program, Sizes, Type, Value};
 use retrograd_compiler::pipeline::{self, Compiled};
 use retrograd_compiler::plan::{Checkpointing, Port};
 use retrograd_compiler::time::CarriedState;
@@ -85,6 +85,21 @@ impl<E: Float> Session<E> {
             });
         }
         let program = checked(program)?;
+        for state in &carried {
+            let stored = |i: &&Input| !feed::is_given(&program, i);
+            if !program.inputs.iter().filter(stored).any(|i| i.name == state.input) {
+                let stored: Vec<String> =
+                    program.inputs.iter().filter(stored).map(|i| format!("`{}`", i.name)).collect();
+                return Err(RunError::Setting {
+                    setting: "a state to carry".to_string(),
+                    given: format!("`{}`", state.input),
+                    allowed: match stored.is_empty() {
+                        true => "the program has no inputs that it updates".to_string(),
+                        false => format!("inputs that the program updates are {}", stored.join(", ")),
+                    },
+                });
+            }
+        }
         let compiled = compile::<E>(&program, &settings, false)?;
         let executor = Executor::new(Arc::new(compiled), settings.threads);
         Ok(Session { program, executor, carried, going: None })
@@ -466,22 +481,49 @@ impl<E: Float> Session<E> {
         self.carried.iter().any(|c| c.input == input)
     }
 
-    /// An output of the last run as an array: `[T, B, features..]`, `[B, features..]` or `[features..]`. The objective
-    /// is named `objective`.
+    /// The objective of the last run, if the program has one.
+    ///
+    /// ```
+    /// use ndarray::arr1;
+    /// use retrograd_compiler::ir::Program;
+    /// use retrograd_runtime::{feed::Feed, session::Session};
+    ///
+    /// let program = Program::record("mean", |p| p.minimize(p.input("x", ())))?;
+    /// let mut session = Session::<f64>::new(&program, 1)?;
+    /// session.run(&Feed::new().f32("x", arr1(&[1.0, 3.0]).view()))?;
+    /// assert_eq!(session.objective(), Some(2.0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn objective(&self) -> Option<f64> {
+        let port = self.compiled().plan.objective.as_ref()?;
+        let mut value = None;
+        self.executor.read::<E>(port, |row| value = Some(row[0].into()));
+        value
+    }
+
+    /// The port of an output. `objective` is the objective's name, unless an output has it.
+    fn output_port(&self, name: &str) -> Option<&Port> {
+        let plan = &self.compiled().plan;
+        let objective = plan.objective.as_ref().filter(|_| name == "objective");
+        plan.outputs.iter().find(|p| p.name == name).or(objective)
+    }
+
+    /// An output of the last run as an array: `[T, B, features..]`, `[B, features..]` or `[features..]`. The
+    /// [objective](Session::objective) is named `objective`, where no output is.
     pub fn output(&self, name: &str) -> Option<ArrayD<E>> {
-        let port = self.compiled().plan.outputs.iter().find(|p| p.name == name)?;
+        let port = self.output_port(name)?;
         (!port.integer).then(|| self.array(port))
     }
 
     /// An integer output of the last run.
     pub fn output_i32(&self, name: &str) -> Option<ArrayD<i32>> {
-        let port = self.compiled().plan.outputs.iter().find(|p| p.name == name && p.integer)?;
+        let port = self.output_port(name).filter(|p| p.integer)?;
         Some(self.array(port))
     }
 
     /// A shared scalar float output as a number.
     pub fn scalar(&self, name: &str) -> Option<f64> {
-        let port = self.compiled().plan.outputs.iter().find(|p| p.name == name && !p.integer)?;
+        let port = self.output_port(name).filter(|p| !p.integer)?;
         let mut value = None;
         self.executor.read::<E>(port, |row| value = Some(row[0].into()));
         value
@@ -490,9 +532,7 @@ impl<E: Float> Session<E> {
     /// Copies an output's rows one behind another into a slice, without allocating. False if there is no such float
     /// output or it has another number of elements.
     pub fn copy_output(&self, name: &str, into: &mut [E]) -> bool {
-        let Some(port) = self.compiled().plan.outputs.iter().find(|p| p.name == name && !p.integer) else {
-            return false;
-        };
+        let Some(port) = self.output_port(name).filter(|p| !p.integer) else { return false };
         let width = port.spans[0].len;
         if into.len() != width * self.executor.sizes().rows(port.extent) {
             return false;

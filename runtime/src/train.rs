@@ -363,7 +363,7 @@ impl Trainer {
                 None
             }
         };
-        let loss = self.session.scalar("objective").expect("a trained program has an objective");
+        let loss = self.session.objective().expect("a trained program has an objective");
         let gradient_norm = self.session.scalar(GRADIENT_NORM).expect("the optimiser gives it");
         let refused = if !loss.is_finite() {
             Some(RunError::NonFiniteLoss { step: self.steps, loss })
@@ -407,7 +407,7 @@ impl Trainer {
     pub fn evaluate(&mut self, feed: &Feed) -> Result<f64, RunError> {
         let session = self.evaluation()?;
         session.run(feed)?;
-        Ok(session.scalar("objective").expect("a trained program has an objective"))
+        Ok(session.objective().expect("a trained program has an objective"))
     }
 
     /// An output of the last evaluation.

@@ -164,3 +164,77 @@ fn a_loop_over_a_list_is_the_loop() {
     let list: Vec<Vec<f64>> = ["y0", "y1", "y2"].iter().flat_map(|name| rows(&steps.outputs[*name])).collect();
     assert_eq!(list, rows(&whole.outputs["y"]));
 }
+
+/// Who catches a panic of a part of a recording goes on as if the part had not been begun.
+#[test]
+fn a_panic_that_is_caught_leaves_nothing_behind() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    let program = Program::record("caught", |p| {
+        let x = p.sequence("x", 2);
+        let scope = catch_unwind(AssertUnwindSafe(|| {
+            p.scope("scope", |p| {
+                p.scope("inner", |p| p.parameter("v", 2, Init::Constant(0.0)));
+                panic!("in a scope");
+            })
+        }));
+        let scan = catch_unwind(AssertUnwindSafe(|| {
+            p.scan("scan", |s| {
+                let h = s.state("h", 2);
+                s.next(h, h + s.at(x));
+                assert_eq!(x.units(), 0, "in a step");
+            })
+        }));
+        let list = catch_unwind(AssertUnwindSafe(|| {
+            let y = p.input("y", 2);
+            p.static_rnn("list", &[y, y], |_, _| panic!("in a step of a list"));
+        }));
+        assert!(scope.is_err() && scan.is_err() && list.is_err());
+        let run = p.scan("after", |s| {
+            let h = s.state("h", 2);
+            let w = s.parameter("w", 2, Init::Constant(1.0));
+            s.next(h, w * h + s.at(x))
+        });
+        p.output("y", run.all());
+        p.output("w", p.parameter("w", 2, Init::Constant(1.0)));
+    })
+    .expect("what is left has no mistakes");
+    let names: Vec<&str> = program.parameters.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["scope.inner.v", "after.w", "w"]);
+    assert_eq!(
+        program.graph.values().filter(|&v| matches!(program.graph.op(v), retrograd::compiler::ir::Op::Scan(_))).count(),
+        1
+    );
+}
+
+/// The same where a scan within a scan, which is a mistake, panics.
+#[test]
+fn a_panic_that_is_caught_in_a_nested_scan_leaves_the_outer_one() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    let errors = Program::record("caught", |p| {
+        let x = p.sequence("x", 2);
+        let run = p.scan("outer", |s| {
+            let inner = catch_unwind(AssertUnwindSafe(|| p.scan("inner", |_| assert_eq!(x.units(), 0))));
+            assert!(inner.is_err());
+            let h = s.state("h", 2);
+            s.next(h, h + s.at(x) + p.input("y", 3))
+        });
+        p.output("y", run.all());
+    })
+    .expect_err("two mistakes");
+    let kinds: Vec<String> = errors.iter().map(|e| e.kind.to_string()).collect();
+    assert_eq!(kinds.len(), 2, "{errors}");
+    assert!(kinds[0].starts_with("scan `inner` is within a step of scan `outer`"), "{errors}");
+    assert!(kinds[1].contains("[2] and [3]") || kinds[1].contains("shapes"), "{errors}");
+}
+
+/// A type names its axis by a number: all up to it are there then, whatever names are taken.
+#[test]
+fn an_axis_by_number_has_a_name_that_is_free() {
+    use retrograd::compiler::ir::{Axis, Extent, Type};
+    let program = Program::record("axes", |p| {
+        p.axis("time1");
+        p.output("x", p.declare("x", Type::float(Extent::Time(Axis(2)), 2)));
+    })
+    .expect("no mistakes");
+    assert_eq!(program.axes, ["time1", "time2", "time3"]);
+}

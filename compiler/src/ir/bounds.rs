@@ -21,7 +21,7 @@ use super::{DType, Draft, Graph, Op, Scan, Value};
 
 /// An index made inside a program that is, or can be, outside of a table that it reaches.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[error("{index}, which is used in a table of {rows} rows; allowed are 0 to {}", rows - 1)]
+#[error("{index}, which is used in a table of {rows} rows; allowed are 0 to {}", rows.saturating_sub(1))]
 pub struct OutOfRange {
     /// What the index is.
     pub index: Index,

@@ -27,11 +27,11 @@
 mod block;
 mod tokens;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::graph::{Graph, Value};
 use super::op::{Binary, Norm, Op, Unary};
-use super::print::{Ports, name as printed, role};
+use super::print::{name as printed, role};
 use super::program::{Draft, Init, Input, Parameter, Program, Update};
 use super::types::{Axis, DType, Extent, Shape, Type};
 use super::verify::At;
@@ -96,7 +96,17 @@ struct Scope {
     bodies: HashMap<Value, Vec<Place>>,
     named: HashMap<String, Value>,
     numbered: HashMap<usize, Value>,
-    scans: HashMap<String, Value>,
+    scans: HashMap<String, Results>,
+    /// Names of outputs.
+    outputs: HashSet<String>,
+}
+
+/// A scan that has been read, and which of its ports has which name.
+struct Results {
+    scan: Value,
+    yields: HashMap<String, usize>,
+    finals: HashMap<String, usize>,
+    totals: HashMap<String, usize>,
 }
 
 struct Parser {
@@ -106,9 +116,6 @@ struct Parser {
 
 /// Sizes above this cannot be run, and sums of them could overflow.
 const MAX_SIZE: usize = i32::MAX as usize;
-
-/// Pieces of initialisers within pieces.
-const MAX_DEPTH: usize = 16;
 
 impl Parser {
     fn peek(&self) -> &Kind {
@@ -249,10 +256,13 @@ impl Parser {
             let place = self.place();
             let n = self.size()?;
             len = match len.checked_mul(n) {
-                None => return Err(place.error("the shape has more features than can be counted")),
                 Some(0) => return Err(place.error("expected a dimension of at least 1, found `0`")),
-                Some(len) => len,
+                Some(len) if len <= Shape::MAX_LEN => len,
+                _ => return Err(place.error(format!("a row has at most {} features", Shape::MAX_LEN))),
             };
+            if dims.len() == Shape::MAX_RANK {
+                return Err(place.error(format!("a row has at most {} dimensions", Shape::MAX_RANK)));
+            }
             dims.push(n);
             more = self.eat(",");
         }
@@ -351,7 +361,7 @@ impl Parser {
             "output" => {
                 let at = self.place();
                 let name = self.name()?;
-                if program.output(&name).is_some() {
+                if !scope.outputs.insert(name.clone()) {
                     return Err(at.error(format!("there is an output {} already", printed(&name))));
                 }
                 self.sign("=")?;
@@ -389,8 +399,8 @@ impl Parser {
     }
 
     fn init(&mut self, depth: usize) -> Result<Init, ParseError> {
-        if depth > MAX_DEPTH {
-            return Err(self.place().error(format!("more than {MAX_DEPTH} levels of pieces")));
+        if depth > Init::MAX_DEPTH {
+            return Err(self.place().error(format!("more than {} levels of pieces", Init::MAX_DEPTH)));
         }
         if let Some(number) = self.eat_number()? {
             return Ok(Init::Constant(number));
@@ -506,17 +516,14 @@ impl Parser {
         let at_scan = self.place();
         let name = self.name()?;
         let missing = || at_scan.error(format!("no scan {} is above", printed(&name)));
-        let scan = *scope.scans.get(&name).ok_or_else(missing)?;
-        let Op::Scan(s) = scope.graph.op(scan) else { unreachable!("only scans are kept there") };
-        // Names of ports are distinct here, so they are as printed.
-        let (ports, port) = (Ports::of(s), printed(&port));
+        let results = scope.scans.get(&name).ok_or_else(missing)?;
         let op = match word {
-            "yield" => ports.yields.iter().position(|p| *p == port).map(Op::Yield),
-            "final" => (0..s.carries.len()).find(|&i| ports.carry(i) == Some(&port)).map(Op::Final),
-            _ => ports.sums.iter().position(|p| *p == port).map(Op::Total),
+            "yield" => results.yields.get(&port).copied().map(Op::Yield),
+            "final" => results.finals.get(&port).copied().map(Op::Final),
+            _ => results.totals.get(&port).copied().map(Op::Total),
         };
-        let op = op.ok_or_else(|| at.error(format!("scan {} has no {word} {port}", printed(&name))))?;
-        Ok(scope.graph.scan_result(scan, op))
+        let op = op.ok_or_else(|| at.error(format!("scan {} has no {word} {}", printed(&name), printed(&port))))?;
+        Ok(scope.graph.scan_result(results.scan, op))
     }
 
     /// `axis=1`, or nothing for 0.

@@ -38,11 +38,12 @@
 //! Printing has no precondition but that values belong to their graphs: a program that [`verify`](super::verify)
 //! rejects has a text too, since its errors quote it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::graph::{Graph, Value};
 use super::op::{Op, Unary};
+use super::ops::leaves::is_result;
 use super::program::{Draft, Init, Program};
 use super::scan::Scan;
 use super::types::{Axis, Extent, Type};
@@ -53,6 +54,8 @@ pub(crate) struct Names<'a> {
     /// A declared name, a number such as `%3`, the text of a constant, or the name of a scan;
     /// nothing for a value that is not printed.
     labels: Vec<Option<String>>,
+    /// Ports of the scans that have results.
+    ports: HashMap<Value, Ports>,
 }
 
 /// The names of a scan's ports, made distinct.
@@ -67,16 +70,21 @@ pub(crate) struct Ports {
 
 /// Gives out names, each once.
 #[derive(Default)]
-struct Distinct(HashSet<String>);
+struct Distinct {
+    taken: HashSet<String>,
+    /// The last number behind each name that was wanted again.
+    counts: HashMap<String, usize>,
+}
 
 impl Distinct {
     /// The name itself if it is free, else the first free one of `name.2`, `name.3`, ..: distinct names stay as
     /// they are, so that a text read back prints the same.
     fn of(&mut self, wanted: &str) -> String {
         let mut given = wanted.to_string();
-        let mut count = 1;
-        while !self.0.insert(given.clone()) {
-            count += 1;
+        while !self.taken.insert(given.clone()) {
+            // All smaller numbers are taken.
+            let count = self.counts.entry(wanted.to_string()).or_insert(1);
+            *count += 1;
             given = format!("{wanted}.{count}");
         }
         name(&given)
@@ -143,7 +151,14 @@ impl<'a> Names<'a> {
             };
             labels[v.index()] = Some(label);
         }
-        Names { graph, labels }
+        let read = graph.values().filter(|&v| needed[v.index()] && is_result(graph.op(v)));
+        let mut ports = HashMap::new();
+        for &scan in read.filter_map(|v| graph.operands(v).first()) {
+            if let Op::Scan(s) = graph.op(scan) {
+                ports.entry(scan).or_insert_with(|| Ports::of(s));
+            }
+        }
+        Names { graph, labels, ports }
     }
 
     pub fn graph(&self) -> &'a Graph {
@@ -199,8 +214,17 @@ impl<'a> Names<'a> {
 
     /// The port that a result of a scan takes.
     fn port(&self, v: Value) -> Option<String> {
-        let Op::Scan(scan) = self.graph.op(*self.graph.operands(v).first()?) else { return None };
-        let ports = Ports::of(scan);
+        let scan = *self.graph.operands(v).first()?;
+        // A result that no root needs is only printed for an error.
+        let of_dead;
+        let ports = match (self.ports.get(&scan), self.graph.op(scan)) {
+            (Some(ports), _) => ports,
+            (None, Op::Scan(scan)) => {
+                of_dead = Ports::of(scan);
+                &of_dead
+            }
+            _ => return None,
+        };
         match *self.graph.op(v) {
             Op::Yield(i) => ports.yields.get(i).cloned(),
             Op::Final(i) => ports.carry(i).cloned(),

@@ -31,6 +31,11 @@ pub enum Init {
     Pieces(Vec<Init>),
 }
 
+impl Init {
+    /// Pieces within pieces, at most.
+    pub const MAX_DEPTH: usize = 16;
+}
+
 /// A trained value.
 #[derive(Clone, Debug)]
 pub struct Parameter {

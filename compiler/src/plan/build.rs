@@ -155,11 +155,10 @@ impl Builder {
         // What an update will replace behind the run is not what it was any more when outputs are read.
         let replaced = program.updates.iter().map(|u| scope.homes[&u.target].buffer).collect::<Vec<_>>();
         let mut outputs = Vec::new();
-        for (name, v) in
-            program.outputs.iter().map(|(n, v)| (n.as_str(), *v)).chain(program.objective.map(|v| ("objective", v)))
-        {
-            outputs.push(self.output(&mut scope, &mut units, name, v, &replaced));
+        for (name, v) in &program.outputs {
+            outputs.push(self.output(&mut scope, &mut units, name, *v, &replaced));
         }
+        let objective = program.objective.map(|v| self.output(&mut scope, &mut units, "objective", v, &replaced));
         let mut updates = Vec::new();
         for u in &program.updates {
             // What is updated in place, or with itself, is there already.
@@ -192,6 +191,7 @@ impl Builder {
             parameters,
             inputs,
             outputs,
+            objective,
             updates,
             row_counts: std::mem::take(&mut self.row_counts),
         }

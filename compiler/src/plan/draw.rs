@@ -175,6 +175,9 @@ impl<'a> Chart<'a> {
         for port in &plan.outputs {
             items.push(chart.root(format!("output {}", port.name), port));
         }
+        if let Some(port) = &plan.objective {
+            items.push(chart.root("objective".to_string(), port));
+        }
         for (value, port, parameter) in &plan.updates {
             let ports = if *parameter { &plan.parameters } else { &plan.inputs };
             items.push(chart.root(format!("update {}", ports[*port].name), value));

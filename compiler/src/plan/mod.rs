@@ -540,8 +540,10 @@ pub struct Plan {
     pub parameters: Vec<Port>,
     /// Inputs.
     pub inputs: Vec<Port>,
-    /// Outputs; the objective is named `objective`.
+    /// Outputs.
     pub outputs: Vec<Port>,
+    /// The objective, whatever outputs are called.
+    pub objective: Option<Port>,
     /// New values of parameters and inputs, copied behind the run: (new value, which port, is it a parameter).
     pub updates: Vec<(Port, usize, bool)>,
     /// Numbers of rows that some kernel reads, filled in by the executor.
@@ -557,6 +559,11 @@ impl Plan {
     /// All stages, each with the axis of its loop.
     pub fn stages(&self) -> impl Iterator<Item = (&Stage, Option<Axis>)> {
         self.units.iter().flat_map(Unit::stages).map(|(stage, l)| (stage, l.map(|l| l.axis)))
+    }
+
+    /// What is read when a run is over: outputs and the objective.
+    pub fn results(&self) -> impl Iterator<Item = &Port> {
+        self.outputs.iter().chain(&self.objective)
     }
 
     /// Whether sums over the rows of an axis run from the last row to the first: against its first loop.

@@ -65,8 +65,8 @@ pub fn gather(plan: &mut Plan) {
     for unit in &mut plan.units {
         redirect(unit, &moved);
     }
-    let Plan { outputs, updates, buffers, .. } = plan;
-    let ports = outputs.iter_mut().chain(updates.iter_mut().map(|(port, _, _)| port));
+    let Plan { outputs, objective, updates, buffers, .. } = plan;
+    let ports = outputs.iter_mut().chain(objective).chain(updates.iter_mut().map(|(port, _, _)| port));
     for access in ports.flat_map(|port| &mut port.spans).map(|span| &mut span.access) {
         let kept = elsewhere(&moved, *access, false);
         if kept != *access {

@@ -24,6 +24,7 @@ impl State {
     pub fn check_shape(&mut self, site: Site, shape: &Shape) -> bool {
         let len = shape.0.iter().try_fold(1usize, |n, &d| n.checked_mul(d).filter(|&n| n <= Shape::MAX_LEN));
         match len {
+            _ if shape.rank() > Shape::MAX_RANK => self.fail(site, Kind::DeepShape { shape: shape.clone() }),
             _ if shape.0.contains(&0) => self.fail(site, Kind::EmptyShape { shape: shape.clone() }),
             None => self.fail(site, Kind::HugeShape { shape: shape.clone(), limit: Shape::MAX_LEN }),
             Some(_) => return true,
@@ -77,7 +78,7 @@ impl State {
     }
 
     fn check_init(&mut self, site: Site, shape: &Shape, init: &Init) -> bool {
-        let rule = init_rule(shape, init);
+        let rule = init_rule(shape, init, 0);
         if let Some(rule) = rule {
             self.fail(site, Kind::BadInit { init: format!("{init:?}"), shape: shape.clone(), rule });
             return false;
@@ -122,7 +123,7 @@ pub(super) fn join_name(scopes: &[String], name: &str) -> String {
 }
 
 /// The rule that an initialiser breaks, if any.
-fn init_rule(shape: &Shape, init: &Init) -> Option<String> {
+fn init_rule(shape: &Shape, init: &Init, depth: usize) -> Option<String> {
     match init {
         Init::Constant(x) if !x.is_finite() => Some("the value must be finite".to_string()),
         Init::Uniform(low, high) if !(low.is_finite() && high.is_finite() && low < high) => {
@@ -133,13 +134,16 @@ fn init_rule(shape: &Shape, init: &Init) -> Option<String> {
         }
         Init::Orthogonal(gain) if !gain.is_finite() => Some("the gain must be finite".to_string()),
         Init::Orthogonal(_) if shape.rank() < 2 => Some("an orthogonal matrix has at least two dimensions".to_string()),
+        Init::Pieces(_) if depth > Init::MAX_DEPTH => {
+            Some(format!("pieces are nested at most {} deep", Init::MAX_DEPTH))
+        }
         Init::Pieces(pieces) => {
             let n = shape.last();
             if pieces.is_empty() || shape.rank() == 0 || !n.is_multiple_of(pieces.len()) {
                 return Some(format!("the last dimension must divide into {} equal pieces", pieces.len()));
             }
             let piece = shape.with_last(n / pieces.len());
-            pieces.iter().find_map(|init| init_rule(&piece, init))
+            pieces.iter().find_map(|init| init_rule(&piece, init, depth + 1))
         }
         _ => None,
     }

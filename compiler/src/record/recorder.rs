@@ -41,9 +41,13 @@ impl<'r> Recorder<'r> {
         self.recording.make(|state| {
             if let Extent::Time(Axis(n)) = ty.extent {
                 // A type names an axis by number: those up to it are in use.
-                let used = state.program.axes.len();
-                for i in used..=usize::from(n.min(Axis::MAX)) {
-                    let name = if i == 0 { DEFAULT_AXIS.to_string() } else { format!("{DEFAULT_AXIS}{i}") };
+                while state.program.axes.len() <= usize::from(n) {
+                    let axes = &state.program.axes;
+                    let names = (axes.len()..).map(|i| match i {
+                        0 => DEFAULT_AXIS.to_string(),
+                        i => format!("{DEFAULT_AXIS}{i}"),
+                    });
+                    let name = names.into_iter().find(|name| !axes.contains(name)).expect("numbers do not end");
                     state.axis(site, &name)?;
                 }
             }
@@ -220,7 +224,9 @@ impl<'r> TimeAxis<'r> {
     pub fn reset_where(self, begins: Expr<'r>) -> TimeAxis<'r> {
         let site = Location::caller();
         let Some((begins, ty)) = self.recording.floats(site, "reset_where", begins) else { return self };
-        if self.axis.is_some() && ty != Type::float(Extent::Time(self.number()), ()) {
+        // Of an axis that is a mistake nothing more is to be said.
+        let Some(axis) = self.axis else { return self };
+        if ty != Type::float(Extent::Time(axis), ()) {
             let rule = "it takes one float for each step of this axis and each sample";
             self.recording.fail(site, Kind::BadExtent { op: "reset_where", given: ty, rule });
             return self;
@@ -418,8 +424,9 @@ impl<'r> Recorder<'r> {
             let graph = &mut state.program.graph;
             let (wanted, given) = (graph.ty(target).clone(), graph.ty(value).clone());
             let fits = given.dtype == wanted.dtype && given.shape == wanted.shape;
+            let wider = given.extent != wanted.extent && given.extent.join(wanted.extent) == Some(wanted.extent);
             let mut value = value;
-            if fits && given.extent < wanted.extent {
+            if fits && wider {
                 graph.location = Some(site);
                 value = graph.add(Op::Expand(wanted.extent), &[value]);
             } else if given != wanted {

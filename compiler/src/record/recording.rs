@@ -165,13 +165,44 @@ impl Recording {
 
     /// Runs a part of the recording under one more name.
     pub fn scoped<R>(&self, site: Site, name: &str, part: impl FnOnce() -> R) -> R {
+        let _restored = self.restored();
         self.with(|state| {
             state.check_name(site, name);
             state.scopes.push(name.to_string());
         });
-        let result = part();
-        self.with(|state| state.scopes.pop());
-        result
+        part()
+    }
+
+    /// Has the recording be in the same scopes, and the same body, when the result is dropped: also if a panic comes out
+    /// of a scope or of a step, and its user catches it and goes on.
+    pub fn restored(&self) -> Restored<'_> {
+        self.with(|state| Restored {
+            recording: self,
+            scopes: state.scopes.len(),
+            silent: state.silent,
+            body: state.body.as_ref().map(|body| body.frame),
+        })
+    }
+}
+
+/// See [`Recording::restored`].
+pub(super) struct Restored<'r> {
+    recording: &'r Recording,
+    scopes: usize,
+    silent: usize,
+    body: Option<usize>,
+}
+
+impl Drop for Restored<'_> {
+    fn drop(&mut self) {
+        self.recording.with(|state| {
+            state.scopes.truncate(self.scopes);
+            state.silent = self.silent;
+            // A body that was opened and not closed: its scan comes to nothing.
+            if state.body.as_ref().is_some_and(|body| Some(body.frame) != self.body) {
+                state.body = None;
+            }
+        });
     }
 }
 
@@ -220,16 +251,21 @@ impl State {
         }
         let graph = self.graph();
         graph.location = Some(site);
-        match graph.try_add(op, operands) {
+        let v = match graph.try_add(op, operands) {
             Err(e) => {
                 self.fail(site, e);
-                None
+                return None;
             }
-            Ok(v) => {
-                let shape = graph.ty(v).shape.clone();
-                self.check_shape(site, &shape).then(|| self.here(v))
-            }
+            Ok(v) => v,
+        };
+        let ty = graph.ty(v).clone();
+        if let (Extent::Time(_), Some(body)) = (ty.extent, &self.body) {
+            // Rows for all steps, made within one.
+            let scan = self.scans[body.frame - 1].name.clone();
+            self.fail(site, Kind::SequenceInStep { given: ty, scan });
+            return None;
         }
+        self.check_shape(site, &ty.shape).then(|| self.here(v))
     }
 
     fn number(&mut self, site: Site, x: f64) -> Option<Value> {

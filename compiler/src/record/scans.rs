@@ -83,8 +83,8 @@ struct Output {
 }
 
 impl Recording {
-    /// Opens a body. The number of the scan, or `None` within another scan: then nothing is recorded until
-    /// [`close`](Recording::close).
+    /// Opens a body. The number of the scan, or `None` within another scan: then nothing is recorded until the recording
+    /// is [`restored`](Recording::restored).
     pub fn open(&self, site: Site, name: &str, over: Over) -> Option<usize> {
         self.with(|state| {
             state.check_name(site, name);
@@ -134,15 +134,11 @@ impl Recording {
         })
     }
 
-    /// Ends what [`open`](Recording::open) began, and adds the scan's node.
+    /// Adds the node of the scan that [`open`](Recording::open) began, if it began one.
     pub fn close(&self, site: Site, scan: Option<usize>) {
-        self.with(|state| {
-            state.scopes.pop();
-            match scan {
-                None => state.silent -= 1,
-                Some(_) => state.close(site),
-            }
-        });
+        if scan.is_some() {
+            self.with(|state| state.close(site));
+        }
     }
 
     /// The sequence of an output.
@@ -340,9 +336,7 @@ impl State {
     /// Writes the open body out into the program's graph, once for each value of its list: the outputs, and the
     /// states after the last step.
     pub fn write_out(&mut self, output: Option<Value>) -> (Vec<Value>, Vec<(String, Value)>) {
-        self.scopes.pop();
         if self.silent > 0 {
-            self.silent -= 1;
             return Default::default();
         }
         let mut body = self.body.take().expect("closed once");

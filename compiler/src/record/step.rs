@@ -318,6 +318,7 @@ pub(super) fn unrolled<'r>(
         let wide = |v| recording.with(|s| if s.body.is_none() { s.widen(site, v, Extent::Batch) } else { Some(v) });
         list.into_iter().map(wide).collect::<Option<Vec<_>>>()
     });
+    let _restored = recording.restored();
     recording.open(site, name, Over::default());
     let x = recording.make(|state| state.read_list(site, list?));
     let y = step(&Step::new(recording), x);
@@ -342,6 +343,7 @@ pub(super) fn scan<'r, R: StepResult<'r>>(
     over: Over,
     step: impl FnOnce(&Step<'r>) -> R,
 ) -> R::Runs {
+    let _restored = recording.restored();
     let scan = recording.open(site, name, over);
     let result = step(&Step::new(recording));
     let runs = result.runs(&mut |e| {

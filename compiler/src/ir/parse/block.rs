@@ -1,7 +1,9 @@
 //! The block of a scan: its ports, its body, and what it gives out.
 
+use std::collections::HashMap;
+
 use super::tokens::Kind;
-use super::{ParseError, Parser, Scope};
+use super::{ParseError, Parser, Results, Scope};
 use crate::ir::graph::Value;
 use crate::ir::op::Op;
 use crate::ir::print::name as printed;
@@ -17,6 +19,9 @@ struct Block {
     initial: Vec<Value>,
     /// Of each carry, once its `next` is read.
     next: Vec<Option<Value>>,
+    yields: HashMap<String, usize>,
+    sums: HashMap<String, usize>,
+    carries: HashMap<String, usize>,
 }
 
 impl Parser {
@@ -33,6 +38,9 @@ impl Parser {
             each: Vec::new(),
             initial: Vec::new(),
             next: Vec::new(),
+            yields: HashMap::new(),
+            sums: HashMap::new(),
+            carries: HashMap::new(),
         };
         self.sign("{")?;
         self.end_of_line()?;
@@ -43,7 +51,7 @@ impl Parser {
             block.scope.note(place);
             self.end_of_line()?;
         }
-        let Block { mut scan, scope, captures, each, initial, next } = block;
+        let Block { mut scan, scope, captures, each, initial, next, yields, sums, carries } = block;
         for (carry, next) in scan.carries.iter_mut().zip(next) {
             let missing = || self.place().error(format!("carry {} has no `next`", printed(&carry.name)));
             carry.next = next.ok_or_else(missing)?;
@@ -53,7 +61,8 @@ impl Parser {
         let v = outer.graph.add(Op::Scan(Box::new(scan)), &[captures, each, initial].concat());
         outer.note(place);
         outer.bodies.insert(v, scope.places);
-        match outer.scans.insert(name, v) {
+        let results = Results { scan: v, yields, finals: carries, totals: sums };
+        match outer.scans.insert(name, results) {
             None => Ok(()),
             Some(_) => Err(place.error("there is a scan of this name already")),
         }
@@ -77,8 +86,11 @@ impl Parser {
                 if role == "yield" && ty.extent != Extent::Batch {
                     return Err(at.error(format!("{ty} has no row for each sample and cannot be yielded")));
                 }
-                let ports = if role == "yield" { &mut block.scan.yields } else { &mut block.scan.sums };
-                if ports.iter().any(|p| p.name == name) {
+                let (ports, names) = match role.as_str() {
+                    "yield" => (&mut block.scan.yields, &mut block.yields),
+                    _ => (&mut block.scan.sums, &mut block.sums),
+                };
+                if names.insert(name.clone(), ports.len()).is_some() {
                     return Err(place.error(format!("there is a {role} of this name already")));
                 }
                 ports.push(Port { name, value });
@@ -86,7 +98,7 @@ impl Parser {
             }
             "next" => {
                 let name = self.name()?;
-                let i = block.scan.carries.iter().position(|c| c.name == name);
+                let i = block.carries.get(&name).copied();
                 let i = i.ok_or_else(|| place.error(format!("no carry {} is above", printed(&name))))?;
                 self.sign("=")?;
                 let at = self.place();
@@ -146,6 +158,7 @@ impl Parser {
             }
             "carry" => {
                 let value = body.leaf(Op::Carry(scan.carries.len()), ty);
+                block.carries.insert(name.clone(), scan.carries.len());
                 scan.carries.push(Carry { name: name.clone(), value, next: value });
                 block.initial.push(given);
                 block.next.push(None);

@@ -51,10 +51,12 @@ const SIGNS: [&str; 11] = ["..", "{", "}", "[", "]", "(", ")", ":", "=", ",", "<
 pub(super) fn tokens(text: &str) -> Result<Vec<(Kind, Place)>, ParseError> {
     let mut tokens = Vec::new();
     for (number, line) in text.lines().enumerate() {
-        let mut rest = line;
+        let (mut rest, mut column) = (line, 1);
         loop {
-            rest = rest.trim_start();
-            let column = line[..line.len() - rest.len()].chars().count() + 1;
+            // Counted on from word to word, so that a long line takes no longer than many short ones.
+            let trimmed = rest.trim_start();
+            column += rest[..rest.len() - trimmed.len()].chars().count();
+            rest = trimmed;
             let place = Place { line: number + 1, column };
             let Some(first) = rest.chars().next().filter(|&c| c != ';') else {
                 tokens.push((Kind::NewLine, place));
@@ -81,6 +83,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(Kind, Place)>, ParseError> {
                 },
             };
             tokens.push((kind, place));
+            column += rest[..length].chars().count();
             rest = &rest[length..];
         }
     }

@@ -217,8 +217,7 @@ impl Analysis {
         }
         let forth_ends = |buffer| states.get(&buffer).filter(|(phase, _)| *phase == Phase::Forth).map(|(_, s)| s.end);
         let outside: Vec<(Access, Extent)> = plan
-            .outputs
-            .iter()
+            .results()
             .chain(plan.updates.iter().map(|(port, _, _)| port))
             .flat_map(|port| port.spans.iter().map(|span| (span.access, port.extent)))
             .collect();

@@ -126,7 +126,7 @@ impl Plan {
         for port in always.into_iter().flatten() {
             self.verify_port(port, &[Keep::Always]).map_err(at(|| format!("input `{}`", port.name)))?;
         }
-        for port in &self.outputs {
+        for port in self.results() {
             self.verify_port(port, &[Keep::Output, Keep::Always]).map_err(at(|| format!("output `{}`", port.name)))?;
         }
         for (i, update) in self.updates.iter().enumerate() {
@@ -165,7 +165,7 @@ impl Plan {
         ensure!(alike && value.integer == port.integer, "its value has another type than what it updates");
         let own = port.spans[0].access.buffer;
         ensure!(value.spans[0].access.buffer != own, "it is copied onto itself");
-        let later = self.updates[i + 1..].iter().map(|(value, _, _)| value).chain(&self.outputs);
+        let later = self.updates[i + 1..].iter().map(|(value, _, _)| value).chain(self.results());
         for other in later {
             ensure!(other.spans.iter().all(|s| s.access.buffer != own), "`{}` is read after that", other.name);
         }
@@ -178,7 +178,7 @@ impl Plan {
         for touch in touches.iter().flatten() {
             parts[touch.access.buffer.0].push((touch.first, touch.end));
         }
-        let ports = self.parameters.iter().chain(&self.inputs).chain(&self.outputs);
+        let ports = self.parameters.iter().chain(&self.inputs).chain(self.results());
         for span in ports.chain(self.updates.iter().map(|(port, _, _)| port)).flat_map(|port| &port.spans) {
             parts[span.access.buffer.0].push((span.offset, span.offset + span.len));
         }

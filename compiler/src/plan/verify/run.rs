@@ -161,7 +161,7 @@ impl<'p> Run<'p> {
             let ports = if *parameter { &plan.parameters } else { &plan.inputs };
             self.write_port(&ports[*port].spans[0], ports[*port].extent)?;
         }
-        for port in &plan.outputs {
+        for port in plan.results() {
             self.read_port(&port.name, &port.spans[0], port.extent)?;
         }
         for port in plan.parameters.iter().chain(&plan.inputs) {
