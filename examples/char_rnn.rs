@@ -98,7 +98,9 @@ pub fn run(o: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
 
     let mut seen = fit(&mut trainer, &corpus, o, rate, before, stop)?;
     let validation = validate(&mut trainer, &corpus, o, 250_000)?;
-    seen.validation.extend(seen.training.last().map(|p| (p.0, validation)));
+    // All points of the curve are of the same text, the last one too.
+    let last = validate(&mut trainer, &corpus, o, ON_THE_WAY)?;
+    seen.validation.extend(seen.training.last().map(|p| (p.0, last)));
     let lines = [
         Line { name: "training (running mean)", points: &seen.training },
         Line { name: "validation", points: &seen.validation },
@@ -155,7 +157,7 @@ fn fit(trainer: &mut Trainer, corpus: &Corpus, o: &Options, rate: f64, before: f
             if over {
                 return Ok(seen);
             }
-            let (loss, steps) = (validate(trainer, corpus, o, 16_000)?, trainer.steps());
+            let (loss, steps) = (validate(trainer, corpus, o, ON_THE_WAY)?, trainer.steps());
             seen.validation.push((characters(steps), loss));
             let mean = mean.unwrap_or(f64::NAN);
             progress.tell(&format!("{steps:6} steps: {mean:.3} bits per character, {loss:.3} held out"));
@@ -174,6 +176,9 @@ fn fit(trainer: &mut Trainer, corpus: &Corpus, o: &Options, rate: f64, before: f
         progress.show(part, &format!("{mean:.3} bits/char, {:.1}k chars/s", seen.speed / 1e3));
     }
 }
+
+/// Characters of held-out text for each point of the curve.
+const ON_THE_WAY: usize = 16_000;
 
 /// Bits per character of held-out text, of about `most` characters of it.
 fn validate(trainer: &mut Trainer, corpus: &Corpus, o: &Options, most: usize) -> Result<f64> {

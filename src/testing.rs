@@ -100,7 +100,7 @@ impl fmt::Display for Element {
 }
 
 /// What a check found.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum TestError {
     /// There is no gradient to check.
@@ -144,6 +144,8 @@ pub enum TestError {
         reason: String,
     },
 }
+
+retrograd_compiler::debug_is_display!(TestError);
 
 /// What [`check_gradients`] looked at.
 #[derive(Clone, Debug, PartialEq)]

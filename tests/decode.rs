@@ -216,6 +216,8 @@ fn lengths_of_what_is_written_are_for_learning() {
     };
     let expected = write(&plain, &feed);
     assert_eq!(write(&ragged, &feed.clone().i32_slice("written", &[3], &[1, 1, 1])), expected);
+    // Who says nothing writes on.
+    assert_eq!(write(&ragged, &feed), expected);
     // Without a step to go nothing is read and the states wait.
     assert_ne!(write(&ragged, &feed.i32_slice("written", &[3], &[0, 0, 0])), expected);
 }
@@ -296,6 +298,12 @@ fn mistakes_are_told() {
     });
     let backwards = reverse.decoder("time", 0).map(|_| ()).expect_err("the last step comes first");
     assert!(matches!(backwards, DecodeError::Divide(_)), "{backwards}");
+    let text = backwards.to_string();
+    assert!(text.starts_with("loop `rnn` (tests/decode.rs:"), "{text}");
+    assert!(
+        text.ends_with(") runs along the time axis `time` from its last step to the first, not step by step"),
+        "{text}"
+    );
 
     let mut decoder = program.decoder("target", 0).expect("it runs forwards");
     let given = Given::new(2, 0);

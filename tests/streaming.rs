@@ -177,7 +177,8 @@ fn check_in_pieces(program: &Program) -> Found {
         }
         stream.reset();
     }
-    if program.objective.is_none() {
+    let backwards = |op: &Op| matches!(op, Op::Scan(scan) if scan.reverse && !scan.counts_lengths());
+    if program.objective.is_none() || program.graph.values().any(|v| backwards(program.graph.op(v))) {
         return Ok(());
     }
 

@@ -10,8 +10,24 @@ use std::panic::Location;
 use crate::ir::bounds::OutOfRange;
 use crate::ir::{Axis, Shape, Type, TypeError};
 
+/// Has errors write the text for their user where they are written with `{:?}`: `fn main() -> Result<(), E>` prints an
+/// error that way.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! debug_is_display {
+    ($($error:ty),* $(,)?) => {
+        $(impl ::std::fmt::Debug for $error {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter) -> ::std::fmt::Result {
+                ::std::fmt::Display::fmt(self, f)
+            }
+        })*
+    };
+}
+
+debug_is_display!(RecordErrors, RecordError, RecordErrorKind, CodegenError);
+
 /// All mistakes of one recording, in the order of the source; never empty.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, PartialEq, thiserror::Error)]
 pub struct RecordErrors(Vec<RecordError>);
 
 impl RecordErrors {
@@ -48,7 +64,7 @@ impl fmt::Display for RecordErrors {
 }
 
 /// A mistake in a recorded program, and where it was written.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, PartialEq, thiserror::Error)]
 #[error("{}:{}: {kind}", location.file(), location.line())]
 pub struct RecordError {
     /// What is wrong.
@@ -58,7 +74,7 @@ pub struct RecordError {
 }
 
 /// What can be wrong in a recorded program. Each text says what was given and what is allowed.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordErrorKind {
     /// An op does not fit its operands.
@@ -464,7 +480,7 @@ impl fmt::Display for Place {
 }
 
 /// Code could not be generated.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum CodegenError {
     /// Cranelift does not know this machine.
     #[error("code cannot be generated for this machine: {0}")]

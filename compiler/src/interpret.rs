@@ -101,6 +101,8 @@ fn prepare(graph: &Graph, roots: &[Value], values: &Values, sizes: &Sizes) -> (V
                 data.clone()
             }
             Op::Constant(value) => filled(ty, sizes, *value),
+            // What is evaluated as it was recorded is not in training.
+            Op::Training => filled(ty, sizes, 0.0),
             Op::RowCount(extent) => filled(ty, sizes, sizes.rows(*extent) as f64),
             _ => Data::zeros(ty.clone(), sizes),
         }
@@ -419,7 +421,7 @@ mod tests {
     fn a_program_gives_outputs_objective_and_updates() {
         let mut p = Draft::new("step");
         let w = p.graph.leaf(Op::Parameter("w".into()), Type::float(Extent::Shared, 2));
-        p.parameters.push(Parameter { name: "w".into(), value: w, init: Init::Constant(0.0) });
+        p.parameters.push(Parameter { name: "w".into(), value: w, init: Init::Constant(0.0), trained: true });
         let unused = input(&mut p, "unused", Type::float(TIME, 2));
         p.graph.unary(Unary::Exp, unused);
         let rows = p.graph.leaf(Op::RowCount(TIME), Type::float(Extent::Shared, ()));

@@ -288,7 +288,7 @@ fn vjp_is_the_transpose_of_jvp() {
     let cts: Vec<_> = ends.iter().enumerate().map(|(i, &v)| (v, leaf(&mut q, format!("ct{i}"), v))).collect();
     let ts: Vec<_> = starts.iter().enumerate().map(|(i, &v)| (v, leaf(&mut q, format!("t{i}"), v))).collect();
     let forward = jvp(&mut q.graph, &ts, &ends);
-    let backward = vjp(&mut q.graph, &cts, &starts);
+    let backward = vjp(&mut q.graph, &cts, &starts).expect("types fit");
     let mut pairs = |side: &str, pairs: Vec<_>| {
         let parts: Vec<_> = pairs
             .into_iter()
@@ -322,7 +322,7 @@ fn no_path_gives_none_forward_and_zeros_backward() {
     let t = g.constant(1.0, g.ty(x).clone());
     assert_eq!(jvp(&mut g, &[(x, t)], &[objective, x]), [None, Some(t)]);
     let before = g.len();
-    for ct in gradient(&mut g, objective, &[x, y, x]) {
+    for ct in gradient(&mut g, objective, &[x, y, x]).expect("one number") {
         assert!(matches!(g.op(ct), Op::Constant(zero) if *zero == 0.0));
         assert_eq!(*g.ty(ct), Type::float(Extent::Shared, 3));
     }
@@ -336,6 +336,12 @@ fn a_program_without_one_number_to_minimise_is_refused() {
     assert_eq!(
         taken.expect_err("d.w_x is there").to_string(),
         "program `rnn` has the name `d.w_x` already, which its derivative would take; rename it"
+    );
+    let mut draft = p.to_draft();
+    let (wide, x) = (p.output("h").expect("an output"), p.parameters[0].value);
+    assert_eq!(
+        gradient(&mut draft.graph, wide, &[x]).expect_err("no number").to_string(),
+        "f32[B, 3] (made by the compiler) has no gradient: only one number, f32, has one; sum or average it first"
     );
     assert_eq!(
         p.without_objective().backward().expect_err("nothing").to_string(),

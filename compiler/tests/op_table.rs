@@ -116,6 +116,7 @@ table! {
     Op::Parameter(_) => [],
     Op::Input(_) => [],
     Op::Constant(_) => [],
+    Op::Training => [],
     Op::RowCount(_) => [],
     Op::Capture(_) => [],
     Op::Each(_) => [],

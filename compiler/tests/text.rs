@@ -21,7 +21,7 @@ fn input(p: &mut Draft, name: &str, ty: Type) -> Value {
 
 fn parameter(p: &mut Draft, name: &str, ty: Type, init: Init) -> Value {
     let value = p.graph.leaf(Op::Parameter(name.into()), ty);
-    p.parameters.push(Parameter { name: name.into(), value, init });
+    p.parameters.push(Parameter { name: name.into(), value, init, trained: true });
     value
 }
 
@@ -72,6 +72,7 @@ samples! {
     Op::Parameter(_) | Op::Input(_) | Op::Capture(_) | Op::Each(_) | Op::Carry(_) => [],
     Op::Scan(_) | Op::Yield(_) | Op::Final(_) | Op::Total(_) => [],
     Op::Constant(_) => [],
+    Op::Training => [(Op::Training, [])],
     Op::RowCount(_) => [(Op::RowCount(S), []), (Op::RowCount(B), []), (Op::RowCount(T), []), (Op::RowCount(T1), [])],
     Op::Unary(Unary::Neg) => [(unary(Unary::Neg), [float(B, 3)])],
     Op::Unary(Unary::Abs) => [(unary(Unary::Abs), [float(B, 3)])],

@@ -50,7 +50,7 @@ fn around(scan: Scan, operands: impl Fn(Value, Value, Value) -> Vec<Value>) -> P
     let state = input(&mut p, "state", Type::float(B, 3));
     let label = input(&mut p, "label", Type::int(B, ()));
     let w = p.graph.leaf(Op::Parameter("w".into()), Type::float(S, [3, 3]));
-    p.parameters.push(Parameter { name: "w".into(), value: w, init: Init::Glorot });
+    p.parameters.push(Parameter { name: "w".into(), value: w, init: Init::Glorot, trained: true });
     let scan = p.graph.add(Op::Scan(Box::new(scan)), &operands(rows, state, w));
     let (last, all) = (p.graph.scan_result(scan, Op::Final(0)), p.graph.scan_result(scan, Op::Yield(0)));
     p.outputs = vec![("last".into(), last), ("all".into(), all)];
@@ -166,7 +166,7 @@ fn leaves_belong_to_declarations() {
     breaks(
         |x| {
             let value = x.p.graph.leaf(Op::Parameter("v".into()), Type::float(B, 3));
-            x.p.parameters.push(Parameter { name: "v".into(), value, init: Init::He });
+            x.p.parameters.push(Parameter { name: "v".into(), value, init: Init::He, trained: true });
         },
         "parameter v: f32[B, 3] is not shared floats",
     );

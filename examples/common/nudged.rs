@@ -71,7 +71,7 @@ pub fn norms_by(program: &Program, input: &str, seed: u64, feed: &Feed) -> Resul
     let mut joint = program.to_draft();
     let (objective, input) = (program.objective, program.input(input).map(|i| i.value));
     let (objective, input) = objective.zip(input).ok_or("the program has both")?;
-    let derivative = gradient(&mut joint.graph, objective, &[input])[0];
+    let derivative = gradient(&mut joint.graph, objective, &[input])?[0];
     joint.outputs.push(("derivative".to_string(), derivative));
     let mut session = Session::<f64>::new(&joint.finish()?, 1)?;
     session.initialise(seed)?;

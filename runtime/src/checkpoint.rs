@@ -194,6 +194,11 @@ impl Checkpoint {
         }
     }
 
+    /// Takes out all tensors of these names.
+    pub(crate) fn discard(&mut self, names: impl Fn(&str) -> bool) {
+        self.tensors.retain(|name, _| !names(name));
+    }
+
     /// Nothing may be left of the tensors. Notes may.
     ///
     /// # Errors

@@ -51,7 +51,7 @@ use crate::error::{DecodeError, RunError, nearest, outer};
 use crate::feed::{self, Feed, View};
 use crate::session::Session;
 use crate::settings::Settings;
-use crate::train::Stream;
+use crate::stream::Stream;
 
 /// The part of a program that runs along one time axis, one step at a time, and what it goes on from.
 ///
@@ -69,7 +69,9 @@ pub struct Decoder {
 impl Decoder {
     pub(crate) fn new(program: &Program, axis: &str, settings: Settings) -> Result<Decoder, DecodeError> {
         let axis = feed::axis(program, axis)?;
-        let parts = time::divide(program, axis)?;
+        let mut parts = time::divide(&program.outside_training(), axis)?;
+        // Of what is before the axis only what is kept is read.
+        parts.before = time::restrict(&parts.before, |name| parts.kept.iter().any(|kept| kept == name));
         let before = match parts.kept.is_empty() {
             true => None,
             false => Some(Session::new(&parts.before, settings.one_step())?),

@@ -7,10 +7,10 @@
 use std::path::PathBuf;
 
 use retrograd_compiler::ir::{Axis, DType, Extent, Sizes, Type};
-use retrograd_compiler::time::DivideError;
+use retrograd_compiler::time::{DivideError, Obstacle};
 
 /// Why a program could not be made ready, run, or continued.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
     /// The feed names an input that the program does not have.
@@ -136,6 +136,72 @@ pub enum RunError {
         /// One more than the largest value allowed.
         bound: usize,
     },
+    /// An output that is asked for by a name that none has.
+    #[error("there is no output `{given}`{}; outputs are {}", did_you_mean(nearest), list(declared))]
+    UnknownOutput {
+        /// The name.
+        given: String,
+        /// The name of an output that is most like it.
+        nearest: Option<String>,
+        /// Names of all outputs.
+        declared: Vec<String>,
+    },
+    /// A parameter that is asked for by a name that none has, or a pattern that no name fits.
+    #[error("there is no parameter `{given}`{}; parameters are {}", did_you_mean(nearest), list(declared))]
+    UnknownParameter {
+        /// The name or pattern.
+        given: String,
+        /// The name of a parameter that is most like it.
+        nearest: Option<String>,
+        /// Names of all parameters.
+        declared: Vec<String>,
+    },
+    /// An output that is read before anything has been computed.
+    #[error("output `{output}` has no value yet: no step has been run since the stream began or was reset")]
+    NotComputed {
+        /// Its name.
+        output: String,
+    },
+    /// An output that was computed without an input that it needs.
+    #[error(
+        "output `{output}` needs input `{input}`, {expected}, which was not set for each step since the stream began"
+    )]
+    OutputNeedsInput {
+        /// The output.
+        output: String,
+        /// The input.
+        input: String,
+        /// Type of the input.
+        expected: Type,
+    },
+    /// An output read as elements of another type.
+    #[error("output `{output}` is {given}, and was to be read as {asked}; {} reads it", reader(given.dtype))]
+    OutputDType {
+        /// Its name.
+        output: String,
+        /// Its type.
+        given: Type,
+        /// Element type that was asked for.
+        asked: DType,
+    },
+    /// A slice that is too large or too small for an output.
+    #[error("output `{output}` has shape {shape:?}, {} values; the slice has room for {length}", product(shape))]
+    OutputLength {
+        /// Its name.
+        output: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Length of the slice.
+        length: usize,
+    },
+    /// Something that a stream cannot compute, because it takes a step at a time.
+    #[error("`{output}` cannot be computed step by step: {reason}")]
+    NotStepwise {
+        /// Name of the output, or of the stored input.
+        output: String,
+        /// What stands in the way.
+        reason: Obstacle,
+    },
     /// A state is carried from a run with another number of samples.
     #[error("the feed has B = {given}, but the state carried from the last run has B = {carried}; reset it first")]
     BatchChanged {
@@ -205,8 +271,10 @@ pub enum RunError {
     Checkpoint(#[from] CheckpointError),
 }
 
+retrograd_compiler::debug_is_display!(RunError);
+
 /// Why nothing could be [written](crate::decode) with a program.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
     /// The program has no part along the axis that runs step by step.
@@ -261,9 +329,11 @@ pub enum DecodeError {
     },
 }
 
+retrograd_compiler::debug_is_display!(DecodeError);
+
 /// Why a checkpoint could not be written or read. A failed save leaves the file that was there before (or the new one,
 /// whole, where only the flush of its directory failed).
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
     /// The system refused.
@@ -404,6 +474,8 @@ pub enum CheckpointError {
     },
 }
 
+retrograd_compiler::debug_is_display!(CheckpointError);
+
 /// `B`, `T`, `T1` ...
 fn letter(extent: &Extent) -> &'static str {
     match extent {
@@ -424,6 +496,13 @@ pub(crate) fn outer(extent: Extent) -> usize {
         Extent::Shared => 0,
         Extent::Batch => 1,
         Extent::Time(_) => 2,
+    }
+}
+
+fn reader(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "`get_f32`",
+        DType::I32 => "`get_i32`",
     }
 }
 

@@ -206,7 +206,7 @@ mod tests {
     fn make(name: &str, init: Init, shape: &[usize], seed: u64) -> Result<ArrayD<f32>, RunError> {
         let ty = Type::float(retrograd_compiler::ir::Extent::Shared, shape);
         let value = Graph::new().leaf(Op::Parameter(name.to_string()), ty);
-        parameter(&Parameter { name: name.to_string(), value, init }, &Shape::from(shape), seed)
+        parameter(&Parameter { name: name.to_string(), value, init, trained: true }, &Shape::from(shape), seed)
     }
 
     /// Mean, standard deviation, excess kurtosis, least and largest.
@@ -307,7 +307,7 @@ mod tests {
             for &name in names {
                 let ty = Type::float(retrograd_compiler::ir::Extent::Shared, [3, 5]);
                 let value = p.graph.leaf(Op::Parameter(name.to_string()), ty);
-                p.parameters.push(Parameter { name: name.to_string(), value, init: Init::Glorot });
+                p.parameters.push(Parameter { name: name.to_string(), value, init: Init::Glorot, trained: true });
             }
             parameters(&p.finish().unwrap(), 9).unwrap()
         };

@@ -20,6 +20,7 @@ pub mod float;
 pub mod gemm;
 pub mod session;
 pub mod settings;
+pub mod stream;
 pub mod team;
 pub mod train;
 pub mod vmath;

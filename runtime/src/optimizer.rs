@@ -4,7 +4,7 @@
 //!
 //! 1. the norm of all gradients together, as the output [`GRADIENT_NORM`];
 //! 2. clipping, by that norm and then by value ([`Clip`]);
-//! 3. for each parameter the rule of an [`Optimizer`], as an update of the parameter and of the rule's states.
+//! 3. for each parameter that is trained and has a gradient the rule of an [`Optimizer`], as an update of the parameter and of the rule's states.
 //!
 //! What the runtime gives at each step are two shared inputs, [`RATE`] and [`STEP`]. States are shared inputs
 //! `optimizer.<parameter>.<state>` of the parameter's shape, zero before the first step, each the target of an
@@ -17,7 +17,7 @@
 //! In the formulas below, g is the clipped gradient, η the rate of the schedule, t the step counted from 1.
 
 use retrograd_compiler::error::RecordErrors;
-use retrograd_compiler::ir::Program;
+use retrograd_compiler::ir::{Op, Program, Shape, Value};
 use retrograd_compiler::record::{Expr, Operand, Recorder, select};
 
 use crate::error::RunError;
@@ -84,6 +84,32 @@ pub struct Rule<'a, 'r> {
 }
 
 impl<'r> Rule<'_, 'r> {
+    /// Full name of the parameter: `encoder.gates.w`.
+    ///
+    /// ```
+    /// # use retrograd_compiler::record::Expr;
+    /// # use retrograd_runtime::optimizer::{Optimizer, Rule};
+    /// /// Descent that shrinks matrices and leaves biases alone.
+    /// struct Decaying(f64);
+    ///
+    /// impl Optimizer for Decaying {
+    ///     # fn name(&self) -> &str { "decaying" }
+    ///     # fn rate(&self) -> f64 { self.0 }
+    ///     fn update<'r>(&self, rule: &Rule<'_, 'r>, w: Expr<'r>, g: Expr<'r>) -> Expr<'r> {
+    ///         let g = if rule.name().ends_with(".b") || rule.shape().rank() < 2 { g } else { g + 0.01 * w };
+    ///         w - rule.rate() * g
+    ///     }
+    /// }
+    /// ```
+    pub fn name(&self) -> &str {
+        self.parameter
+    }
+
+    /// Shape of the parameter.
+    pub fn shape(&self) -> Shape {
+        self.w.shape()
+    }
+
     /// η, the learning rate at this step.
     pub fn rate(&self) -> Expr<'r> {
         self.p.value(RATE)
@@ -379,14 +405,14 @@ impl Clip {
 pub fn training_program(joint: &Program, optimizer: &dyn Optimizer, clip: Clip) -> Result<Program, RunError> {
     optimizer.check()?;
     clip.check()?;
-    let gradients: Vec<_> = joint
-        .parameters
-        .iter()
-        .map(|parameter| {
-            let gradient = joint.output(&format!("d.{}", parameter.name));
-            (parameter, gradient.expect("a joint program has the gradient of each parameter"))
-        })
-        .collect();
+    // What no derivative reaches has a gradient of 0, and is left alone: no decay, no moments.
+    let is_reached = |gradient: Value| !matches!(joint.graph.op(gradient), Op::Constant(zero) if *zero == 0.0);
+    let trained = joint.parameters.iter().filter(|p| p.trained);
+    let gradients = trained.map(|parameter| {
+        let gradient = joint.output(&format!("d.{}", parameter.name));
+        (parameter, gradient.expect("a joint program has the gradient of each trained parameter"))
+    });
+    let gradients: Vec<_> = gradients.filter(|&(_, gradient)| is_reached(gradient)).collect();
     // Its own updates are recorded anew, as choices.
     let mut own = joint.to_draft();
     own.updates.clear();

@@ -12,7 +12,7 @@ use retrograd_compiler::pipeline::{self, Compiled};
 use retrograd_compiler::plan::{Checkpointing, Port};
 use retrograd_compiler::time::CarriedState;
 
-use crate::error::RunError;
+use crate::error::{RunError, nearest};
 use crate::execute::Executor;
 pub use crate::execute::Sharing;
 use crate::feed::{self, Feed, View};
@@ -31,6 +31,10 @@ pub struct Session<E: Float = f32> {
     carried: Vec<Carried>,
     /// The carried states are those of a run of this batch size; `None`: they start anew.
     going: Option<usize>,
+    /// Whether there is a run whose outputs can be read.
+    ran: bool,
+    /// For each output that must not be read, why: see [`Session::withhold`].
+    withheld: Vec<Option<usize>>,
 }
 
 /// A state that is carried from run to run.
@@ -102,7 +106,8 @@ impl<E: Float> Session<E> {
         }
         let compiled = compile::<E>(&program, &settings, false)?;
         let executor = Executor::new(Arc::new(compiled), settings.threads);
-        Ok(Session { program, executor, carried, going: None })
+        let withheld = vec![None; program.outputs.len()];
+        Ok(Session { program, executor, carried, going: None, ran: false, withheld })
     }
 
     /// Runs with so many threads from now on; none counts as one. Results have the same bits whatever it is.
@@ -179,17 +184,15 @@ impl<E: Float> Session<E> {
     pub fn set_parameter(&mut self, name: &str, values: ArrayViewD<E>) -> Result<(), RunError> {
         let ports = &self.compiled().plan.parameters;
         let Some(i) = ports.iter().position(|p| p.name == name) else {
-            return Err(RunError::Setting {
-                setting: format!("parameter `{name}`"),
-                given: format!("shape {:?}", values.shape()),
-                allowed: format!("one of {}", names(ports)),
-            });
+            let declared: Vec<String> = ports.iter().map(|p| p.name.clone()).collect();
+            let nearest = nearest(name, declared.iter().map(String::as_str)).map(str::to_string);
+            return Err(RunError::UnknownParameter { given: name.to_string(), nearest, declared });
         };
         if ports[i].shape != values.shape() {
             return Err(RunError::Setting {
-                setting: format!("parameter `{name}`"),
-                given: format!("shape {:?}", values.shape()),
-                allowed: format!("shape {:?}", ports[i].shape),
+                setting: format!("the shape of what parameter `{name}` is set to"),
+                given: format!("{:?}", values.shape()),
+                allowed: format!("the parameter has shape {:?}", ports[i].shape),
             });
         }
         self.set_parameter_at(i, values.iter().copied());
@@ -288,6 +291,51 @@ impl<E: Float> Session<E> {
     pub fn advance(&mut self) {
         self.begin();
         self.executor.run();
+        self.ran = true;
+    }
+
+    /// Nothing has been run, as far as outputs are concerned.
+    pub(crate) fn forget_outputs(&mut self) {
+        self.ran = false;
+        self.withheld.fill(None);
+    }
+
+    /// Has output `i` not be read, since input `needs` of the program was not given. Lasts until
+    /// [`forget_outputs`](Session::forget_outputs).
+    pub(crate) fn withhold(&mut self, i: usize, needs: usize) {
+        self.withheld[i].get_or_insert(needs);
+    }
+
+    /// An output that can be read.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    fn readable(&self, name: &str, asked: DType) -> Result<&Port, RunError> {
+        let plan = &self.compiled().plan;
+        let ports = &plan.outputs;
+        let Some(i) = ports.iter().position(|p| p.name == name) else {
+            // The objective has this name, unless an output has it.
+            if let (Some(objective), "objective", DType::F32, true) = (&plan.objective, name, asked, self.ran) {
+                return Ok(objective);
+            }
+            let declared: Vec<String> = ports.iter().map(|p| p.name.clone()).collect();
+            let nearest = nearest(name, declared.iter().map(String::as_str)).map(str::to_string);
+            return Err(RunError::UnknownOutput { given: name.to_string(), nearest, declared });
+        };
+        let output = || name.to_string();
+        if !self.ran {
+            return Err(RunError::NotComputed { output: output() });
+        }
+        if let Some(&Some(needs)) = self.withheld.get(i) {
+            let input = &self.program.inputs[needs];
+            let expected = self.program.ty(input.value).clone();
+            return Err(RunError::OutputNeedsInput { output: output(), input: input.name.clone(), expected });
+        }
+        if ports[i].integer != (asked == DType::I32) {
+            let given = self.program.output(name).map(|v| self.program.ty(v).clone());
+            return Err(RunError::OutputDType { output: output(), given: given.expect("an output"), asked });
+        }
+        Ok(&ports[i])
     }
 
     /// Gives carried states their initial values if there are none of a run before.
@@ -380,10 +428,11 @@ impl<E: Float> Session<E> {
         let sizes = &self.executor.sizes().clone();
         let mut values = Values::new();
         let plan = Arc::clone(self.compiled());
-        for (port, leaf) in plan.plan.parameters.iter().zip(self.program.parameters.iter().map(|p| p.value)) {
-            values.insert(port.name.clone(), self.data(port, self.program.ty(leaf)));
-        }
-        for (port, leaf) in plan.plan.inputs.iter().zip(self.program.inputs.iter().map(|i| i.value)) {
+        // Only what they depend on: most start from a number, and weights may be large.
+        let needed = self.program.graph.reachable(wanted.iter().copied());
+        let parameters = plan.plan.parameters.iter().zip(self.program.parameters.iter().map(|p| p.value));
+        let inputs_of = plan.plan.inputs.iter().zip(self.program.inputs.iter().map(|i| i.value));
+        for (port, leaf) in parameters.chain(inputs_of).filter(|(_, leaf)| needed[leaf.index()]) {
             values.insert(port.name.clone(), self.data(port, self.program.ty(leaf)));
         }
         let initial = interpret::evaluate(&self.program, &values, sizes, &wanted);
@@ -495,51 +544,58 @@ impl<E: Float> Session<E> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn objective(&self) -> Option<f64> {
-        let port = self.compiled().plan.objective.as_ref()?;
+        let port = self.compiled().plan.objective.as_ref().filter(|_| self.ran)?;
         let mut value = None;
         self.executor.read::<E>(port, |row| value = Some(row[0].into()));
         value
-    }
-
-    /// The port of an output. `objective` is the objective's name, unless an output has it.
-    fn output_port(&self, name: &str) -> Option<&Port> {
-        let plan = &self.compiled().plan;
-        let objective = plan.objective.as_ref().filter(|_| name == "objective");
-        plan.outputs.iter().find(|p| p.name == name).or(objective)
     }
 
     /// An output of the last run as an array: `[T, B, features..]`, `[B, features..]` or `[features..]`. The
     /// [objective](Session::objective) is named `objective`, where no output is.
+    ///
+    /// `None` if there is no float output of this name, or nothing has been run yet.
     pub fn output(&self, name: &str) -> Option<ArrayD<E>> {
-        let port = self.output_port(name)?;
-        (!port.integer).then(|| self.array(port))
+        self.readable(name, DType::F32).ok().map(|port| self.array(port))
     }
 
     /// An integer output of the last run.
     pub fn output_i32(&self, name: &str) -> Option<ArrayD<i32>> {
-        let port = self.output_port(name).filter(|p| p.integer)?;
-        Some(self.array(port))
+        self.readable(name, DType::I32).ok().map(|port| self.array(port))
     }
 
     /// A shared scalar float output as a number.
     pub fn scalar(&self, name: &str) -> Option<f64> {
-        let port = self.output_port(name).filter(|p| !p.integer)?;
+        let port = self.readable(name, DType::F32).ok()?;
         let mut value = None;
         self.executor.read::<E>(port, |row| value = Some(row[0].into()));
         value
     }
 
-    /// Copies an output's rows one behind another into a slice, without allocating. False if there is no such float
-    /// output or it has another number of elements.
-    pub fn copy_output(&self, name: &str, into: &mut [E]) -> bool {
-        let Some(port) = self.output_port(name).filter(|p| !p.integer) else { return false };
+    /// Copies an output's rows one after another into a slice, without allocating.
+    ///
+    /// # Errors
+    /// If there is no such float output, it has another number of elements, or nothing has been run yet.
+    pub fn copy_output(&self, name: &str, into: &mut [E]) -> Result<(), RunError> {
+        self.copy(self.readable(name, DType::F32)?, into)
+    }
+
+    /// As [`copy_output`](Session::copy_output), for integers.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn copy_output_i32(&self, name: &str, into: &mut [i32]) -> Result<(), RunError> {
+        self.copy(self.readable(name, DType::I32)?, into)
+    }
+
+    fn copy<T: Item>(&self, port: &Port, into: &mut [T]) -> Result<(), RunError> {
         let width = port.spans[0].len;
         if into.len() != width * self.executor.sizes().rows(port.extent) {
-            return false;
+            let (output, shape) = (port.name.clone(), self.shape(port));
+            return Err(RunError::OutputLength { output, shape, length: into.len() });
         }
         let mut rows = into.chunks_exact_mut(width);
-        self.executor.read::<E>(port, |row| rows.next().expect("counted").copy_from_slice(row));
-        true
+        self.executor.read::<T>(port, |row| rows.next().expect("counted").copy_from_slice(row));
+        Ok(())
     }
 
     fn shape(&self, port: &Port) -> Vec<usize> {
@@ -605,8 +661,4 @@ fn fill<E: Float, T: Item>(executor: &mut Executor<E>, port: &Port, mut values: 
         missing |= filled < row.len();
     });
     assert!(!missing, "there are as many values as the port has");
-}
-
-fn names(ports: &[Port]) -> String {
-    ports.iter().map(|p| format!("`{}`", p.name)).collect::<Vec<_>>().join(", ")
 }

@@ -14,19 +14,21 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ndarray::{ArrayD, arr0};
-use retrograd_compiler::ir::{Axis, Extent, Input, Program, Sizes};
+use ndarray::{ArrayD, ArrayViewD, arr0};
+use retrograd_compiler::error::Place;
+use retrograd_compiler::ir::{Axis, Extent, Op, Program, Sizes, Value};
 use retrograd_compiler::plan::Checkpointing;
-use retrograd_compiler::time;
+use retrograd_compiler::time::{self, TruncateError};
 
 use crate::checkpoint::Checkpoint;
 use crate::decode::Decoder;
-use crate::error::{DecodeError, RunError};
-use crate::feed::{Feed, View};
+use crate::error::{DecodeError, RunError, nearest};
+use crate::feed::Feed;
 use crate::optimizer::{self, Clip, GRADIENT_NORM, Optimizer, RATE, STEP};
 use crate::schedule::Schedule;
-use crate::session::{Rows, Session};
+use crate::session::Session;
 use crate::settings::{InstructionSet, Settings};
+pub use crate::stream::Stream;
 use crate::tensor::Item;
 use crate::windows::{Truncation, Window, Windows};
 
@@ -50,6 +52,8 @@ pub struct TrainerBuilder<'a> {
     settings: Settings,
     carry: bool,
     truncation: Option<Truncation>,
+    frozen: Vec<String>,
+    outputs: Vec<String>,
 }
 
 /// What can be done with a recorded program, as methods of it.
@@ -80,10 +84,32 @@ pub trait Training {
     /// ```
     fn trainer(&self, optimizer: impl Optimizer + 'static) -> TrainerBuilder<'_>;
 
+    /// The program with these outputs alone, and its objective. Inputs that only the others read are gone, so nobody asks
+    /// for them.
+    ///
+    /// ```
+    /// use retrograd_compiler::ir::Program;
+    /// use retrograd_runtime::train::Training;
+    ///
+    /// let program = Program::record("two", |p| {
+    ///     let (x, target) = (p.sequence("x", 3), p.sequence("target", 3));
+    ///     let y = p.affine("y", x, 3);
+    ///     p.output("y", y);
+    ///     p.output("errors", y.mse(target));
+    /// })?;
+    /// assert!(program.only(&["y"])?.input("target").is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// An output that the program does not have.
+    fn only(&self, outputs: &[&str]) -> Result<Program, RunError>;
+
     /// The program compiled for one step at a time, with parameters as their initialisers give them.
     ///
     /// # Errors
-    /// If the program cannot be compiled for this machine.
+    /// If no output of the program can be computed step by step (see [`stream`](crate::stream)), or the program cannot be
+    /// compiled for this machine.
     fn stream(&self, batch: usize, seed: u64) -> Result<Stream, RunError> {
         self.stream_with(batch, seed, Settings::new())
     }
@@ -121,7 +147,21 @@ impl Training for Program {
             settings: Settings::new(),
             carry: false,
             truncation: None,
+            frozen: Vec::new(),
+            outputs: Vec::new(),
         }
+    }
+
+    fn only(&self, outputs: &[&str]) -> Result<Program, RunError> {
+        let known: Vec<&str> = self.outputs.iter().map(|(name, _)| name.as_str()).collect();
+        if let Some(&given) = outputs.iter().find(|name| !known.contains(name)) {
+            return Err(RunError::UnknownOutput {
+                given: given.to_string(),
+                nearest: nearest(given, known.iter().copied()).map(str::to_string),
+                declared: known.into_iter().map(str::to_string).collect(),
+            });
+        }
+        Ok(time::restrict(self, |name| outputs.contains(&name)))
     }
 
     fn stream_with(&self, batch: usize, seed: u64, settings: impl Into<Settings>) -> Result<Stream, RunError> {
@@ -259,11 +299,75 @@ impl TrainerBuilder<'_> {
         self
     }
 
+    /// Leaves parameters as they are whose name fits the pattern, in which `*` stands for any letters: `"encoder.*"`. No
+    /// gradient of them is computed, their norm does not count for clipping, and the optimiser does not see them, so no
+    /// decay shrinks them.
+    ///
+    /// A parameter that no gradient reaches, behind `stop_gradient` for instance, is left alone in any case.
+    ///
+    /// ```
+    /// # use ndarray::array;
+    /// # use retrograd_compiler::ir::Program;
+    /// # use retrograd_runtime::{feed::Feed, optimizer::AdamW, train::Training};
+    /// let program = Program::record("two", |p| {
+    ///     let hidden = p.affine("below", p.input("x", 2), 3).tanh();
+    ///     p.minimize(p.affine("above", hidden, 1).square());
+    /// })?;
+    /// let mut trainer = program.trainer(AdamW::new(0.1)).freeze("below.*").compile()?;
+    /// let [below, above] = ["below.w", "above.w"].map(|name| trainer.parameter(name));
+    /// trainer.step(&Feed::new().f32("x", array![[1.0, -1.0]].view()))?;
+    /// assert!(trainer.parameter("below.w") == below && trainer.parameter("above.w") != above);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn freeze(mut self, pattern: impl Into<String>) -> Self {
+        self.frozen.push(pattern.into());
+        self
+    }
+
+    /// Computes these outputs of the program in each step of training, where [`Trainer::output`] reads them: without it a
+    /// step computes what the loss needs and no more.
+    ///
+    /// ```
+    /// # use ndarray::array;
+    /// # use retrograd_compiler::ir::Program;
+    /// # use retrograd_runtime::{feed::Feed, optimizer::Sgd, train::Training};
+    /// let program = Program::record("classes", |p| {
+    ///     let logits = p.affine("logits", p.input("x", 2), 3);
+    ///     p.output("class", logits.argmax());
+    ///     p.minimize(logits.cross_entropy(p.labels("label")));
+    /// })?;
+    /// let mut trainer = program.trainer(Sgd::new(0.1)).outputs(&["class"]).compile()?;
+    /// let (x, label) = (array![[1.0, -1.0], [0.5, 2.0]], array![2, 0]);
+    /// trainer.step(&Feed::new().f32("x", x.view()).i32("label", label.view()))?;
+    /// let classes = trainer.output_i32("class").unwrap();
+    /// assert_eq!(classes.shape(), [2]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn outputs(mut self, names: &[&str]) -> Self {
+        self.outputs.extend(names.iter().map(|name| name.to_string()));
+        self
+    }
+
+    /// The program that is trained: with the outputs that are wanted of a step, and without training what is frozen.
+    fn trained(&self) -> Result<Program, RunError> {
+        let outputs: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
+        let program = self.program.only(&outputs)?;
+        let names = || program.parameters.iter().map(|p| p.name.as_str());
+        if let Some(given) = self.frozen.iter().find(|pattern| !names().any(|name| fits(pattern, name))) {
+            return Err(RunError::UnknownParameter {
+                given: given.clone(),
+                nearest: nearest(given, names()).map(str::to_string),
+                declared: names().map(str::to_string).collect(),
+            });
+        }
+        Ok(program.freeze(|name| self.frozen.iter().any(|pattern| fits(pattern, name))).in_training())
+    }
+
     /// Differentiates, compiles and initialises.
     ///
     /// # Errors
-    /// A program without an objective, or one that cannot be truncated where that is asked for; settings without a
-    /// meaning; a machine that cannot be compiled for.
+    /// A program without an objective, or one that cannot be truncated, or its states not carried, where that is asked for;
+    /// settings without a meaning; a machine that cannot be compiled for.
     pub fn compile(self) -> Result<Trainer, RunError> {
         let failed = |reason: Box<dyn std::error::Error + Send + Sync>| RunError::Compile {
             program: self.program.name.clone(),
@@ -278,17 +382,22 @@ impl TrainerBuilder<'_> {
         }
         self.schedule.check()?;
         let started = Instant::now();
+        let recorded = self.trained()?;
+        if let (true, Some(objective)) = (self.carry, recorded.objective) {
+            carries(&recorded, objective).map_err(|e| failed(Box::new(e)))?;
+        }
         let windows = match self.carry || self.truncation.is_some() {
             // Without an objective nothing carries a state: let derivatives say what is missing.
-            true if self.program.objective.is_some() => Some(Windows::new(self.program, self.truncation)?),
+            true if recorded.objective.is_some() => Some(Windows::with_outputs(&recorded, self.truncation)?),
             _ => None,
         };
-        let program = windows.as_ref().map_or(self.program, Windows::program);
+        let program = windows.as_ref().map_or(&recorded, Windows::program);
         let joint = program.backward().map_err(|e| failed(Box::new(e)))?;
         let mut times = vec![("differentiate", started.elapsed())];
         let recording = Instant::now();
         let training = optimizer::training_program(&joint, &*self.optimizer, self.clip)?;
-        let training = training.with_outputs(|name| name == GRADIENT_NORM);
+        let training =
+            training.with_outputs(|name| name == GRADIENT_NORM || self.outputs.iter().any(|own| own == name));
         times.push(("record the optimiser", recording.elapsed()));
         let states = windows.as_ref().map_or(Vec::new(), Windows::states);
         let mut session = Session::carrying(&training, states, self.settings)?;
@@ -301,10 +410,12 @@ impl TrainerBuilder<'_> {
             program: self.program.clone(),
             session,
             evaluation: None,
+            prediction: None,
             rate: self.optimizer.rate(),
             optimizer: self.optimizer.name().to_string(),
             schedule: self.schedule,
             steps: 0,
+            version: 0,
             windows,
             settings: self.settings,
             compile_time,
@@ -324,11 +435,16 @@ const RATE_ALLOWED: &str = "a number of at least 0 is needed that 32 bits hold";
 pub struct Trainer {
     program: Program,
     session: Session<f32>,
+    /// With the version of the parameters that it has.
     evaluation: Option<(Session<f32>, u64)>,
+    /// The outputs, their session, and the version of the parameters that it has.
+    prediction: Option<(Vec<String>, Session<f32>, u64)>,
     rate: f64,
     optimizer: String,
     schedule: Schedule,
     steps: u64,
+    /// Changes whenever parameters do.
+    version: u64,
     /// How states are carried from step to step, if they are.
     windows: Option<Windows>,
     settings: Settings,
@@ -345,8 +461,9 @@ impl Trainer {
     /// that are carried are as they were before it, to the bit, and the next step goes on from there. With truncation, more
     /// than k1 steps.
     pub fn step(&mut self, feed: &Feed) -> Result<Report, RunError> {
+        let feed = self.asked(feed, &self.session);
         let window = match &self.windows {
-            Some(windows) => windows.whole(feed),
+            Some(windows) => windows.whole(&feed),
             None => Window { feed: feed.reborrow(), then: 1 },
         };
         self.update(&window)
@@ -366,9 +483,9 @@ impl Trainer {
         let loss = self.session.objective().expect("a trained program has an objective");
         let gradient_norm = self.session.scalar(GRADIENT_NORM).expect("the optimiser gives it");
         let refused = if !loss.is_finite() {
-            Some(RunError::NonFiniteLoss { step: self.steps, loss })
+            Some(RunError::NonFiniteLoss { step: self.steps + 1, loss })
         } else if !gradient_norm.is_finite() {
-            Some(RunError::NonFiniteGradient { step: self.steps, norm: gradient_norm })
+            Some(RunError::NonFiniteGradient { step: self.steps + 1, norm: gradient_norm })
         } else {
             None
         };
@@ -383,6 +500,7 @@ impl Trainer {
             windows.resume(position);
         }
         self.steps += 1;
+        self.version += 1;
         Ok(Report { loss, gradient_norm })
     }
 
@@ -394,7 +512,10 @@ impl Trainer {
     /// counted them.
     pub fn sequence(&mut self, feed: &Feed) -> Result<Vec<Report>, RunError> {
         match &self.windows {
-            Some(windows) => windows.cut(feed)?.iter().map(|window| self.update(window)).collect(),
+            Some(windows) => {
+                let feed = self.asked(feed, &self.session);
+                windows.cut(&feed)?.iter().map(|window| self.update(window)).collect()
+            }
             None => Ok(vec![self.step(feed)?]),
         }
     }
@@ -405,32 +526,103 @@ impl Trainer {
     /// # Errors
     /// Whatever is wrong with the inputs.
     pub fn evaluate(&mut self, feed: &Feed) -> Result<f64, RunError> {
-        let session = self.evaluation()?;
-        session.run(feed)?;
+        self.evaluation()?;
+        let (session, _) = self.evaluation.as_ref().expect("just made");
+        let feed = self.asked(feed, session);
+        let (session, _) = self.evaluation.as_mut().expect("just made");
+        session.run(&feed)?;
         Ok(session.objective().expect("a trained program has an objective"))
     }
 
-    /// An output of the last evaluation.
+    /// A float output of the last evaluation; `None` if there is none of this name, or no evaluation has been run.
     pub fn evaluated(&self, name: &str) -> Option<ArrayD<f32>> {
         self.evaluation.as_ref()?.0.output(name)
     }
 
-    fn evaluation(&mut self) -> Result<&mut Session<f32>, RunError> {
+    /// An integer output of the last evaluation.
+    pub fn evaluated_i32(&self, name: &str) -> Option<ArrayD<i32>> {
+        self.evaluation.as_ref()?.0.output_i32(name)
+    }
+
+    /// A float output of the last step of training, one of those that [`TrainerBuilder::outputs`] asked for, as it was
+    /// before the step's update. With truncation it has the steps of the window that the loss is of.
+    pub fn output(&self, name: &str) -> Option<ArrayD<f32>> {
+        self.session.output(name)
+    }
+
+    /// An integer output of the last step of training; see [`output`](Trainer::output).
+    pub fn output_i32(&self, name: &str) -> Option<ArrayD<i32>> {
+        self.session.output_i32(name)
+    }
+
+    /// Computes outputs with the present parameters, without the objective: only inputs that these outputs need are asked
+    /// for, so no targets. States start anew. Read them with [`Session::output`] and [`Session::output_i32`].
+    ///
+    /// ```
+    /// # use ndarray::array;
+    /// # use retrograd_compiler::ir::Program;
+    /// # use retrograd_runtime::{feed::Feed, optimizer::Sgd, train::Training};
+    /// let program = Program::record("classes", |p| {
+    ///     let logits = p.affine("logits", p.input("x", 2), 3);
+    ///     p.output("class", logits.argmax());
+    ///     p.minimize(logits.cross_entropy(p.labels("label")));
+    /// })?;
+    /// let mut trainer = program.trainer(Sgd::new(0.1)).compile()?;
+    /// let x = array![[1.0, -1.0], [0.5, 2.0]];
+    /// let classes = trainer.predict(&["class"], &Feed::new().f32("x", x.view()))?.output_i32("class").unwrap();
+    /// assert_eq!(classes.shape(), [2]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// What a feed has for other parts of the program is ignored, so it may be that of a step.
+    ///
+    /// # Errors
+    /// An output that the program does not have, and whatever is wrong with the inputs. The program is compiled at the first
+    /// call, and when other outputs are asked for than in the last one.
+    pub fn predict(&mut self, outputs: &[&str], feed: &Feed) -> Result<&Session<f32>, RunError> {
+        let known =
+            self.prediction.take().filter(|(names, ..)| names.iter().map(String::as_str).eq(outputs.iter().copied()));
+        let (names, mut session, at) = match known {
+            Some(prediction) => prediction,
+            None => {
+                let program = self.program.without_objective().only(outputs)?.outside_training();
+                let session = Session::with_carried(&program, Vec::new(), self.settings)?;
+                (outputs.iter().map(|name| name.to_string()).collect(), session, u64::MAX)
+            }
+        };
+        if at != self.version {
+            self.share_parameters(&mut session);
+        }
+        let feed = self.asked(feed, &session);
+        let ran = session.run(&feed);
+        let (_, session, _) = self.prediction.insert((names, session, self.version));
+        ran.map(|()| &*session)
+    }
+
+    fn evaluation(&mut self) -> Result<(), RunError> {
         let (mut session, at) = match self.evaluation.take() {
             Some(evaluation) => evaluation,
             None => {
-                let (program, carried) = if self.windows.is_some() {
-                    time::carry_state(&self.program)
-                } else {
-                    (self.program.clone(), Vec::new())
+                let program = self.program.outside_training();
+                let (program, carried) = match self.windows {
+                    Some(_) => time::carry_state(&program),
+                    None => (program, Vec::new()),
                 };
                 (Session::with_carried(&program, carried, self.settings)?, u64::MAX)
             }
         };
-        if at != self.steps {
+        if at != self.version {
             self.share_parameters(&mut session);
         }
-        Ok(&mut self.evaluation.insert((session, self.steps)).0)
+        self.evaluation = Some((session, self.version));
+        Ok(())
+    }
+
+    /// A feed without the inputs that the recorded program has and this part of it does not read: one feed serves training,
+    /// evaluation and prediction.
+    fn asked<'f>(&self, feed: &'f Feed, session: &Session<f32>) -> Feed<'f> {
+        let program = session.program();
+        feed.only(|name| program.input(name).is_some() || self.program.input(name).is_none())
     }
 
     fn share_parameters(&self, session: &mut Session<f32>) {
@@ -467,12 +659,25 @@ impl Trainer {
         }
     }
 
-    /// The program one step at a time, with the present parameters.
+    /// The program one step at a time, with the present parameters. See [`stream`](crate::stream) for the outputs that it
+    /// has and the inputs that it asks for; `trainer.program().only(..)` has fewer of both.
     ///
     /// # Errors
-    /// If it cannot be compiled.
+    /// If no output can be computed step by step, or the program cannot be compiled.
     pub fn stream(&self, batch: usize) -> Result<Stream, RunError> {
-        let mut stream = Stream::new(&self.program, batch, self.settings.threads(1))?;
+        self.stream_of(&[], batch)
+    }
+
+    /// As [`stream`](Trainer::stream), of these outputs alone; of all, if none is named.
+    ///
+    /// # Errors
+    /// As there, and an output that the program does not have.
+    pub fn stream_of(&self, outputs: &[&str], batch: usize) -> Result<Stream, RunError> {
+        let settings = self.settings.threads(1);
+        let mut stream = match outputs {
+            [] => Stream::new(&self.program, batch, settings)?,
+            _ => Stream::new(&self.program.only(outputs)?, batch, settings)?,
+        };
         self.share_parameters(&mut stream.session);
         Ok(stream)
     }
@@ -483,7 +688,19 @@ impl Trainer {
     /// # Errors
     /// If there is no such axis, the program cannot run along it, or it cannot be compiled.
     pub fn decoder(&self, axis: &str) -> Result<Decoder, DecodeError> {
-        let mut decoder = Decoder::new(&self.program, axis, self.settings.threads(1))?;
+        self.decoder_of(&[], axis)
+    }
+
+    /// As [`decoder`](Trainer::decoder), of these outputs alone; of all, if none is named.
+    ///
+    /// # Errors
+    /// As there, and an output that the program does not have.
+    pub fn decoder_of(&self, outputs: &[&str], axis: &str) -> Result<Decoder, DecodeError> {
+        let settings = self.settings.threads(1);
+        let mut decoder = match outputs {
+            [] => Decoder::new(&self.program, axis, settings)?,
+            _ => Decoder::new(&self.program.only(outputs)?, axis, settings)?,
+        };
         decoder.take_parameters(&self.session);
         Ok(decoder)
     }
@@ -498,9 +715,19 @@ impl Trainer {
         &self.session
     }
 
-    /// A parameter's present value.
+    /// A parameter's present value, or a statistic's.
     pub fn parameter(&self, name: &str) -> Option<ArrayD<f32>> {
         self.session.parameter(name)
+    }
+
+    /// Sets a parameter or a statistic.
+    ///
+    /// # Errors
+    /// If there is none of this name, or it has another shape.
+    pub fn set_parameter(&mut self, name: &str, values: ArrayViewD<f32>) -> Result<(), RunError> {
+        self.session.set_parameter(name, values)?;
+        self.version += 1;
+        Ok(())
     }
 
     /// Steps taken.
@@ -655,6 +882,14 @@ impl Trainer {
             _ => None,
         };
         let notes = notes.iter().map(|key| c.get_note(&format!("user.{key}")).map(str::to_string)).collect();
+        // What is frozen here and was trained there has no optimiser any more.
+        let frozen = |name: &str| -> bool {
+            self.program.parameters.iter().any(|p| {
+                let of = format!("optimizer.{}.", p.name);
+                name.starts_with(&of) && !self.session.program().inputs.iter().any(|i| i.name.starts_with(&of))
+            })
+        };
+        c.discard(frozen);
         c.finish()?;
         for (name, values) in parameters {
             self.session.set_parameter(&name, values.view())?;
@@ -673,6 +908,7 @@ impl Trainer {
         }
         self.steps = steps;
         self.rate = rate;
+        self.version += 1;
         self.evaluation = None;
         Ok(notes)
     }
@@ -698,250 +934,56 @@ impl Trainer {
     }
 }
 
-/// A program that runs one step at a time and keeps its states between calls.
-///
-/// A step allocates nothing: inputs are copied into memory that is there, and outputs out of it.
-///
-/// All loops of the program take a step at a time, over whichever axis they run. Where one must have ended before another
-/// begins, as an encoder before its decoder, the second is streamed by a [`Decoder`].
-///
-/// ```
-/// use retrograd_compiler::ir::Program;
-/// use retrograd_runtime::train::Training;
-///
-/// let program = Program::record("mean", |p| {
-///     let x = p.sequence("x", 1);
-///     let run = p.scan("mean", |s| {
-///         let m = s.state("m", 1);
-///         s.next(m, 0.5 * m + 0.5 * s.at(x))
-///     });
-///     p.output("mean", run.all());
-/// })?;
-/// let mut stream = program.stream(1, 0)?;
-/// let mut mean = [0.0];
-/// for x in [4.0, 2.0] {
-///     stream.set_f32("x", &[x])?;
-///     stream.advance()?;
-///     stream.get_f32("mean", &mut mean)?;
-/// }
-/// assert_eq!(mean, [2.0]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub struct Stream {
-    session: Session<f32>,
-    /// For each input of the program, whether it has been set since the start.
-    set: Vec<bool>,
-    /// Room for states that change places.
-    rows: Rows<f32>,
+/// Whether the states of a program's loops can be carried from one run to the next.
+fn carries(program: &Program, objective: Value) -> Result<(), TruncateError> {
+    let needed = program.graph.reachable([objective]);
+    for v in program.graph.values().filter(|v| needed[v.index()]) {
+        if let Op::Scan(scan) = program.graph.op(v)
+            && scan.reverse
+            && !scan.counts_lengths()
+        {
+            let place = Place(program.graph.node(v).location);
+            return Err(TruncateError::Backwards { scan: scan.name.clone(), place });
+        }
+    }
+    Ok(())
 }
 
-impl Stream {
-    pub(crate) fn new(program: &Program, batch: usize, settings: Settings) -> Result<Stream, RunError> {
-        if batch == 0 {
-            return Err(RunError::Setting {
-                setting: "the batch of a stream".to_string(),
-                given: "0".to_string(),
-                allowed: "at least 1 is needed".to_string(),
-            });
-        }
-        // The objective needs targets, which a stream has not.
-        let (program, carried) = time::carry_state(&time::infer(program));
-        let session = Session::with_carried(&program, carried, settings.one_step())?;
-        let mut stream = Stream { session, set: Vec::new(), rows: Rows::default() };
-        stream.bind(batch);
-        Ok(stream)
+/// Whether a name fits a pattern, in which `*` stands for any letters, none included.
+fn fits(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().expect("a split has a first part");
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
     }
-
-    /// Starts anew with another number of samples, at least 1. No input is set then.
-    pub(crate) fn bind(&mut self, batch: usize) {
-        self.session.reset_state();
-        self.session.bind(&Sizes { batch, steps: vec![1; usize::from(Axis::MAX)] });
-        let program = self.session.program();
-        self.set = program.inputs.iter().map(|i| !crate::feed::is_given(program, i)).collect();
-    }
-
-    pub(crate) fn initialise(&mut self, seed: u64) -> Result<(), RunError> {
-        self.session.initialise(seed)
-    }
-
-    pub(crate) fn take_parameters(&mut self, other: &Session<f32>) {
-        self.session.take_parameters(other);
-    }
-
-    /// Takes each step with so many threads from now on; none counts as one. One is what a stream starts with, and the best
-    /// for small nets: with two, a step of an LSTM of 256 units gains, one of 64 does not. Threads wait for the next step
-    /// some microseconds, and then sleep. Results have the same bits whatever it is.
-    pub fn set_threads(&mut self, threads: usize) {
-        self.session.set_threads(threads);
-    }
-
-    /// Number of samples, each of which has a row of its own in inputs, states and outputs.
-    pub fn batch(&self) -> usize {
-        self.session.sizes().batch
-    }
-
-    /// Sets a float input for this step and those after it: `[B, features..]` one row behind another, without a time
-    /// axis.
-    ///
-    /// # Errors
-    /// If there is no such input, or it has another number of elements.
-    pub fn set_f32(&mut self, name: &str, values: &[f32]) -> Result<(), RunError> {
-        let i = self.input(name)?;
-        self.session.write_input(i, values)?;
-        self.set[i] = true;
-        Ok(())
-    }
-
-    /// Sets an integer input; see [`set_f32`](Stream::set_f32).
-    ///
-    /// # Errors
-    /// As there, and if a value is out of the range that the program can look up.
-    pub fn set_i32(&mut self, name: &str, values: &[i32]) -> Result<(), RunError> {
-        let i = self.input(name)?;
-        self.session.write_input_i32(i, values)?;
-        self.set[i] = true;
-        Ok(())
-    }
-
-    fn input(&self, name: &str) -> Result<usize, RunError> {
-        let program = self.session.program();
-        let given = |i: &&Input| crate::feed::is_given(program, i);
-        program.inputs.iter().position(|i| i.name == name && given(&i)).ok_or_else(|| RunError::UnknownInput {
-            given: name.to_string(),
-            nearest: None,
-            declared: program.inputs.iter().filter(given).map(|i| i.name.clone()).collect(),
-        })
-    }
-
-    /// Runs one step.
-    ///
-    /// # Errors
-    /// If an input has never been set.
-    pub fn advance(&mut self) -> Result<(), RunError> {
-        self.check_set()?;
-        self.session.advance();
-        Ok(())
-    }
-
-    /// Every input has been set since the start.
-    fn check_set(&self) -> Result<(), RunError> {
-        let Some(i) = self.set.iter().position(|set| !set) else { return Ok(()) };
-        let input = &self.session.program().inputs[i];
-        let expected = self.session.program().ty(input.value).clone();
-        Err(RunError::MissingInput { input: input.name.clone(), expected })
-    }
-
-    /// Names of the states: `<scan>.<state>`, such as `decoder.layer1.h`. Names that occur more than once have a number
-    /// behind them from the second on.
-    pub fn state_names(&self) -> impl Iterator<Item = &str> {
-        self.session.carried().map(state_name)
-    }
-
-    /// A state after the last step: `[B, features..]`. `None` if there is no float state of this name, or no step has
-    /// been run since the start.
-    pub fn state(&self, name: &str) -> Option<ArrayD<f32>> {
-        let input = self.float_state(name)?;
-        self.session.going().map(|_| self.session.stored_floats(input))
-    }
-
-    /// Sets a state, from which the next step goes on: `[B, features..]`, one row behind another. Before the first step,
-    /// states that are not set start as the program says.
-    ///
-    /// # Errors
-    /// If there is no float state of this name, it has another number of elements, or an input has never been set (what
-    /// states start from may depend on it).
-    pub fn set_state(&mut self, name: &str, values: &[f32]) -> Result<(), RunError> {
-        let program = self.session.program();
-        let Some(input) = self.float_state(name).and_then(|name| program.input(name)) else {
-            let known = self.state_names().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
-            return Err(RunError::Setting {
-                setting: "the state to set".to_string(),
-                given: format!("`{name}`"),
-                allowed: format!("float states are among {known}"),
-            });
-        };
-        let mut shape = vec![self.batch()];
-        shape.extend(&program.ty(input.value).shape.0);
-        let input = input.name.clone();
-        if shape.iter().product::<usize>() != values.len() {
-            return Err(RunError::WrongLength { input, shape, length: values.len() });
-        }
-        self.check_set()?;
-        self.session.begin();
-        self.session.set_stored_floats(&input, values);
-        Ok(())
-    }
-
-    /// Gives each sample the states of another: row b goes on from where row `from[b]` is. The same row may be taken more
-    /// than once, as the best hypotheses of a beam search are. Allocates nothing but for the first time.
-    ///
-    /// # Errors
-    /// If `from` has not one row of this stream for each, or an input has never been set.
-    pub fn reorder(&mut self, from: &[usize]) -> Result<(), RunError> {
-        let batch = self.batch();
-        if from.len() != batch || from.iter().any(|&row| row >= batch) {
-            return Err(RunError::Setting {
-                setting: "the new order of a stream's rows".to_string(),
-                given: format!("{from:?}"),
-                allowed: format!("{batch} rows are needed, each from 0 to {}", batch - 1),
-            });
-        }
-        self.check_set()?;
-        self.session.begin();
-        self.session.reorder(from, &mut self.rows);
-        Ok(())
-    }
-
-    fn float_state(&self, name: &str) -> Option<&str> {
-        let program = self.session.program();
-        let input = self.session.carried().find(|input| state_name(input) == name)?;
-        program.input(input).filter(|i| program.ty(i.value).is_float()).map(|_| input)
-    }
-
-    /// Copies an output of the last step, `[B, features..]` one row behind another.
-    ///
-    /// # Errors
-    /// If there is no such float output, or it has another number of elements.
-    pub fn get_f32(&self, name: &str, into: &mut [f32]) -> Result<(), RunError> {
-        if self.session.copy_output(name, into) {
-            return Ok(());
-        }
-        let outputs = self.session.program().outputs.iter().map(|(n, v)| (n, self.session.program().ty(*v)));
-        Err(RunError::Setting {
-            setting: format!("output `{name}`"),
-            given: format!("a slice of {}", into.len()),
-            allowed: outputs.map(|(n, ty)| format!("`{n}`: {ty}")).collect::<Vec<_>>().join(", "),
-        })
-    }
-
-    /// One step with named arrays, `[B, features..]` each: [`set_f32`](Stream::set_f32) for all of them, then
-    /// [`advance`](Stream::advance).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn step(&mut self, feed: &Feed) -> Result<&Session<f32>, RunError> {
-        for (name, view) in feed.arrays()? {
-            match view {
-                View::F32(a) => self.set_f32(name, a.as_standard_layout().as_slice().expect("standard layout"))?,
-                View::I32(a) => self.set_i32(name, a.as_standard_layout().as_slice().expect("standard layout"))?,
-            }
-        }
-        self.advance()?;
-        Ok(&self.session)
-    }
-
-    /// Forgets the states: the next step is a first one.
-    pub fn reset(&mut self) {
-        self.session.reset_state();
-    }
-
-    /// The compiled program behind it.
-    pub fn session(&self) -> &Session<f32> {
-        &self.session
-    }
+    rest.ends_with(last)
 }
 
-/// What the user calls a state that is carried by this input.
-fn state_name(input: &str) -> &str {
-    input.strip_prefix("state.").expect("inputs that carry states are named so")
+#[cfg(test)]
+mod tests {
+    use super::fits;
+
+    #[test]
+    fn patterns() {
+        for (pattern, name, expected) in [
+            ("lstm.*", "lstm.gates.w", true),
+            ("lstm.*", "lstm", false),
+            ("*.w", "lstm.gates.w", true),
+            ("*.w", "lstm.gates.b", false),
+            ("lstm.*.w", "lstm.gates.w", true),
+            ("lstm.*.w", "lstm.w", false),
+            ("*a*b*", "xaxbx", true),
+            ("*a*b*", "xbxa", false),
+            ("lstm", "lstm", true),
+            ("lstm", "lstm.w", false),
+            ("*", "", true),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(fits(pattern, name), expected, "{pattern} {name}");
+        }
+    }
 }

@@ -93,7 +93,6 @@ pub struct Window<'f> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Windows {
-    /// Without outputs: what only they need is not trained.
     recorded: Program,
     truncated: Truncated,
     /// `None`: a run's window is all it is given.
@@ -125,7 +124,15 @@ impl Windows {
     /// # Errors
     /// A k1 or k2 of 0; what [`separable`] says of the program, if there is a truncation.
     pub fn new(program: &Program, truncation: Option<Truncation>) -> Result<Windows, RunError> {
-        let recorded = program.with_outputs(|_| false);
+        Windows::with_outputs(&program.with_outputs(|_| false), truncation)
+    }
+
+    /// As [`new`](Windows::new), with the program's outputs, which are those of the window.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_outputs(program: &Program, truncation: Option<Truncation>) -> Result<Windows, RunError> {
+        let recorded = program.clone();
         let failed = |e: TruncateError| RunError::Compile { program: program.name.clone(), reason: Box::new(e) };
         let mut axis = Axis::default();
         if let Some(Truncation { k1, k2 }) = truncation {

@@ -67,6 +67,7 @@ table! {
     Op::Parameter(_) => [],
     Op::Input(_) => [],
     Op::Constant(_) => [],
+    Op::Training => [],
     Op::RowCount(_) => [],
     Op::Capture(_) => [],
     Op::Each(_) => [],
@@ -238,7 +239,7 @@ impl Builder {
             Float | Positive => {
                 let name = if draw == Positive { format!("positive{i}") } else { format!("w{i}") };
                 let w = self.p.graph.leaf(Op::Parameter(name.clone()), Type::float(Extent::Shared, shape.clone()));
-                self.p.parameters.push(Parameter { name, value: w, init: Init::Glorot });
+                self.p.parameters.push(Parameter { name, value: w, init: Init::Glorot, trained: true });
                 match extent {
                     Extent::Shared => vec![w],
                     _ => vec![w, self.input(&format!("x{i}"), ty(draw, extent, shape), None)],

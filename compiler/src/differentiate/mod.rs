@@ -26,13 +26,14 @@ mod transpose;
 use std::collections::BTreeMap;
 use std::panic::Location;
 
+use crate::error::Place;
 use crate::ir::types::{Extent, Type};
 use crate::ir::{Draft, Graph, Input, Op, Program, Value};
 
 pub use linearise::jvp;
 
 /// Why a program has no derivative program.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, thiserror::Error)]
 pub enum DifferentiateError {
     /// Nothing was said to be minimised.
     #[error("program `{program}` has no objective to differentiate; give it one with `minimize`")]
@@ -50,6 +51,40 @@ pub enum DifferentiateError {
         /// Where it was made.
         location: Option<&'static Location<'static>>,
     },
+    /// A value whose gradient is asked for is not a single number.
+    #[error("{given} ({place}) has no gradient: only one number, f32, has one; sum or average it first")]
+    NotANumber {
+        /// Its type.
+        given: Type,
+        /// Where it was made.
+        place: Place,
+    },
+    /// A derivative by something that is not floats.
+    #[error("there is no derivative by {given} ({place}): derivatives are taken by floats")]
+    NotFloats {
+        /// Its type.
+        given: Type,
+        /// Where it was made.
+        place: Place,
+    },
+    /// A cotangent of another type than its value.
+    #[error("a value of {value} ({place}) is given a cotangent of {given}; both must be floats of one type")]
+    Cotangent {
+        /// Type of the value.
+        value: Type,
+        /// Where it was made.
+        place: Place,
+        /// Type of the cotangent.
+        given: Type,
+    },
+    /// A value of another graph.
+    #[error("value {index} is not one of this graph, which has {len}")]
+    NoSuchValue {
+        /// As given.
+        index: usize,
+        /// How many there are.
+        len: usize,
+    },
     /// A name that the derivative program needs is in use.
     #[error("program `{program}` has the name `{name}` already, which its derivative would take; rename it")]
     NameTaken {
@@ -60,18 +95,41 @@ pub enum DifferentiateError {
     },
 }
 
+crate::debug_is_display!(DifferentiateError);
+
 /// Cotangents of `wrt` for given cotangents of other values: (value, its cotangent) → one for each of `wrt`, of its
 /// type, zeros where no derivative arrives.
 ///
 /// A value of `wrt` that another one depends on has the derivative along all paths.
-pub fn vjp(graph: &mut Graph, cotangents: &[(Value, Value)], wrt: &[Value]) -> Vec<Value> {
+///
+/// # Errors
+/// A value that is not of this graph, a cotangent of another type than its value, and a derivative by integers.
+pub fn vjp(graph: &mut Graph, cotangents: &[(Value, Value)], wrt: &[Value]) -> Result<Vec<Value>, DifferentiateError> {
+    let given = cotangents.iter().flat_map(|&(v, ct)| [v, ct]).chain(wrt.iter().copied());
+    for v in given {
+        in_graph(graph, v)?;
+    }
+    for &(v, ct) in cotangents {
+        if !graph.is_float(v) || graph.ty(v) != graph.ty(ct) {
+            let (value, place) = described(graph, v);
+            return Err(DifferentiateError::Cotangent { value, place, given: graph.ty(ct).clone() });
+        }
+    }
+    if let Some(&v) = wrt.iter().find(|&&v| !graph.is_float(v)) {
+        let (given, place) = described(graph, v);
+        return Err(DifferentiateError::NotFloats { given, place });
+    }
+    Ok(cotangents_of(graph, cotangents, wrt))
+}
+
+/// [`vjp`] of what has been checked.
+fn cotangents_of(graph: &mut Graph, cotangents: &[(Value, Value)], wrt: &[Value]) -> Vec<Value> {
     // The linear program lives in a scratch copy; only what its transpose needs comes back.
     let mut work = graph.clone();
     let primal = work.len();
     let mut leaves = BTreeMap::new();
     for &v in wrt {
         let ty = work.ty(v).clone();
-        assert!(ty.is_float(), "derivatives are taken with respect to floats, not {ty}");
         leaves.entry(v).or_insert_with(|| work.leaf(Op::Input("tangent".to_string()), ty));
     }
     let seeds: Vec<(Value, Value)> = leaves.iter().map(|(&v, &leaf)| (v, leaf)).collect();
@@ -87,7 +145,7 @@ pub fn vjp(graph: &mut Graph, cotangents: &[(Value, Value)], wrt: &[Value]) -> V
     }
     let mut arrived = vec![None; work.len()];
     for (tangent, &(v, ct)) in tangents.into_iter().zip(cotangents) {
-        assert_eq!(work.ty(v), work.ty(ct), "a cotangent has the type of its value");
+        debug_assert_eq!(work.ty(v), work.ty(ct), "a cotangent has the type of its value");
         if let Some(t) = tangent {
             transpose::accumulate(&mut work, &mut arrived[t.index()], ct);
         }
@@ -109,15 +167,50 @@ pub fn vjp(graph: &mut Graph, cotangents: &[(Value, Value)], wrt: &[Value]) -> V
 }
 
 /// The derivative of a shared scalar with respect to each of `wrt`, of its type, zeros where there is no path.
-pub fn gradient(graph: &mut Graph, objective: Value, wrt: &[Value]) -> Vec<Value> {
-    assert_eq!(*graph.ty(objective), scalar(), "an objective is one number");
+///
+/// ```
+/// use retrograd_compiler::differentiate::gradient;
+/// use retrograd_compiler::ir::Program;
+///
+/// let mut program = Program::record("norm", |p| {
+///     let x = p.input("x", 3);
+///     p.output("squares", x.square());
+///     p.output("norm", x.square().sum().mean_rows());
+/// })?;
+/// let [x, squares, norm] = [program.input("x").map(|x| x.value), program.output("squares"), program.output("norm")];
+/// let (x, squares, norm) = (x.unwrap(), squares.unwrap(), norm.unwrap());
+/// assert_eq!(gradient(&mut program.graph, norm, &[x])?.len(), 1);
+/// let error = gradient(&mut program.graph, squares, &[x]).unwrap_err().to_string();
+/// assert!(error.starts_with("f32[B, 3] (") && error.contains("has no gradient: only one number"), "{error}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// An objective that is not one number, and what [`vjp`] says of `wrt`.
+pub fn gradient(graph: &mut Graph, objective: Value, wrt: &[Value]) -> Result<Vec<Value>, DifferentiateError> {
+    in_graph(graph, objective)?;
+    if *graph.ty(objective) != scalar() {
+        let (given, place) = described(graph, objective);
+        return Err(DifferentiateError::NotANumber { given, place });
+    }
     let one = graph.scalar(1.0);
     vjp(graph, &[(objective, one)], wrt)
 }
 
+/// A value's type, and where it was made, for an error.
+fn described(graph: &Graph, v: Value) -> (Type, Place) {
+    (graph.ty(v).clone(), Place(graph.node(v).location))
+}
+
+/// Whether a value is one of the graph.
+fn in_graph(graph: &Graph, v: Value) -> Result<(), DifferentiateError> {
+    let (index, len) = (v.index(), graph.len());
+    if index < len { Ok(()) } else { Err(DifferentiateError::NoSuchValue { index, len }) }
+}
+
 impl Program {
-    /// The joint program: all of this one, and its objective's derivative with respect to each parameter `p` as the
-    /// output `d.p`.
+    /// The joint program: all of this one, and its objective's derivative with respect to each trained parameter `p` as
+    /// the output `d.p`.
     ///
     /// ```
     /// use retrograd_compiler::interpret::{interpret, random_values};
@@ -149,15 +242,15 @@ impl Program {
             return Err(DifferentiateError::Objective { program: program(), given, location });
         }
         let mut joint = self.to_draft();
-        let wrt: Vec<Value> = self.float_parameters().map(|(_, v)| v).collect();
-        let gradients = gradient(&mut joint.graph, objective, &wrt);
-        for ((name, _), ct) in self.float_parameters().zip(gradients) {
+        let wrt: Vec<Value> = self.trained().map(|(_, v)| v).collect();
+        let gradients = gradient(&mut joint.graph, objective, &wrt)?;
+        for ((name, _), ct) in self.trained().zip(gradients) {
             joint.add_output(format!("d.{name}"), ct)?;
         }
         Ok(joint.by_pass())
     }
 
-    /// The program of forward mode: all of this one, an input `dot.p` for the tangent of each float parameter `p`,
+    /// The program of forward mode: all of this one, an input `dot.p` for the tangent of each trained parameter `p`,
     /// and the tangents along them of each float output `o` and of the objective as outputs `dot.o` and
     /// `dot.objective`.
     ///
@@ -166,7 +259,7 @@ impl Program {
     pub fn jvp(&self) -> Result<Program, DifferentiateError> {
         let mut joint = self.to_draft();
         let mut seeds = Vec::new();
-        for (name, v) in self.float_parameters() {
+        for (name, v) in self.trained() {
             let name = format!("dot.{name}");
             if self.input(&name).is_some() {
                 return Err(DifferentiateError::NameTaken { program: self.name.clone(), name });
@@ -187,9 +280,10 @@ impl Program {
         Ok(joint.by_pass())
     }
 
-    fn float_parameters(&self) -> impl Iterator<Item = (&str, Value)> {
-        let parameters = self.parameters.iter().map(|p| (p.name.as_str(), p.value));
-        parameters.filter(|&(_, v)| self.graph.is_float(v))
+    /// The parameters with which derivatives are taken.
+    fn trained(&self) -> impl Iterator<Item = (&str, Value)> {
+        let trained = self.parameters.iter().filter(|p| p.trained && self.graph.is_float(p.value));
+        trained.map(|p| (p.name.as_str(), p.value))
     }
 }
 

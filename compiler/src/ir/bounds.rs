@@ -20,7 +20,7 @@ use super::verify::At;
 use super::{DType, Draft, Graph, Op, Scan, Value};
 
 /// An index made inside a program that is, or can be, outside of a table that it reaches.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, thiserror::Error)]
 #[error("{index}, which is used in a table of {rows} rows; allowed are 0 to {}", rows.saturating_sub(1))]
 pub struct OutOfRange {
     /// What the index is.
@@ -32,6 +32,8 @@ pub struct OutOfRange {
     /// Where that was recorded, or else where the table is used.
     pub location: Option<&'static Location<'static>>,
 }
+
+crate::debug_is_display!(OutOfRange);
 
 /// What is known of an index that is made inside a program.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]

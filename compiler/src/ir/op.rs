@@ -103,6 +103,9 @@ pub enum Op {
     Constant(f64),
     /// Leaf: the number of rows of an extent, as a shared scalar.
     RowCount(Extent),
+    /// Leaf: 1 in a program that training runs, 0 in any other, as a shared scalar. See
+    /// [`Program::in_training`](super::Program::in_training).
+    Training,
     /// Leaf of a body: a value from outside, by position.
     Capture(usize),
     /// Leaf of a body: a sequence at this step, by position.
@@ -200,7 +203,7 @@ pub enum Op {
 }
 
 /// Why an op does not fit its operands.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{op}` cannot take {}: {rule}", list(given))]
 pub struct TypeError {
     /// Name of the op.
@@ -210,6 +213,8 @@ pub struct TypeError {
     /// What is asked for, with the numbers of this case.
     pub rule: String,
 }
+
+crate::debug_is_display!(TypeError);
 
 fn list(types: &[Type]) -> String {
     let names: Vec<String> = types.iter().map(Type::to_string).collect();
@@ -337,6 +342,7 @@ impl Op {
                 | Op::Input(_)
                 | Op::Constant(_)
                 | Op::RowCount(_)
+                | Op::Training
                 | Op::Capture(_)
                 | Op::Each(_)
                 | Op::Carry(_)

@@ -11,7 +11,7 @@
 //! program   = "program" name "{" ⏎ { line ⏎ } "}"
 //! line      = "axis" axis "=" name
 //!           | ( "sequence" | "batch" | "shared" ) name ":" type [ "<" integer ]
-//!           | "parameter" name ":" type "=" init
+//!           | ( "parameter" | "untrained" ) name ":" type "=" init
 //!           | statement
 //!           | "scan" name [ "reverse" ] [ "over" axis ] "{" ⏎ { inner ⏎ } "}"
 //!           | "output" name "=" operand | "objective" operand | "update" name "=" operand
@@ -38,7 +38,7 @@ use super::verify::At;
 use tokens::{Kind, Place, tokens};
 
 /// Why a text is not a program.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {message}")]
 pub struct ParseError {
     /// Line, from 1.
@@ -48,6 +48,8 @@ pub struct ParseError {
     /// What was expected and what is there.
     pub message: String,
 }
+
+crate::debug_is_display!(ParseError);
 
 impl Program {
     /// The program that a text describes: [`parse`].
@@ -347,7 +349,7 @@ impl Parser {
                 scope.declare(&name, value, at)?;
                 program.inputs.push(Input { name, value, bound });
             }
-            "parameter" => {
+            "parameter" | "untrained" => {
                 let at = self.place();
                 let name = self.name()?;
                 let ty = self.ty_of_role("shared")?;
@@ -355,7 +357,7 @@ impl Parser {
                 let init = self.init(0)?;
                 let value = scope.graph.leaf(Op::Parameter(name.clone()), ty);
                 scope.declare(&name, value, at)?;
-                program.parameters.push(Parameter { name, value, init });
+                program.parameters.push(Parameter { name, value, init, trained: role == "parameter" });
             }
             "scan" => self.scan(scope)?,
             "output" => {
@@ -454,6 +456,7 @@ impl Parser {
                 let number = self.number()?;
                 return Ok(scope.graph.constant(number, ty.clone()));
             }
+            "training" => return Ok(scope.graph.add(Op::Training, &[])),
             "row_count" => {
                 let (extent, shape) = self.rows()?;
                 if shape.rank() != 0 {

@@ -24,8 +24,8 @@
 //!
 //! What a text says, it says once, and [`parse`](super::parse) reads it back:
 //!
-//! * Inputs (`sequence`, `batch` or `shared`, after their extent) and parameters are declared at the head and called
-//!   by name. A name that is not a plain word is quoted.
+//! * Inputs (`sequence`, `batch` or `shared`, after their extent) and parameters (`parameter`, or `untrained`) are
+//!   declared at the head and called by name. A name that is not a plain word is quoted.
 //! * Other values are numbered while printing, in the order of the graph and only if a root needs them, so dead nodes
 //!   leave no trace. A body has numbers of its own: values come in through its head and nowhere else.
 //! * Shared scalar constants stand where they are used, and so do constants that a state starts from: these have
@@ -269,7 +269,7 @@ fn attributes(op: &Op) -> String {
         Op::Pad { axis, before, after } => format!(" before={before} after={after}{}", along(*axis)),
         Op::Concat(axis) => along(*axis),
         // In the name, the type, or the words of the line.
-        Op::Unary(_) | Op::Binary(_) | Op::Select | Op::StopGradient | Op::ToFloat => String::new(),
+        Op::Unary(_) | Op::Binary(_) | Op::Select | Op::StopGradient | Op::ToFloat | Op::Training => String::new(),
         Op::Dot | Op::DotNt | Op::DotTn | Op::MatMul { .. } => String::new(),
         Op::Sum(_) | Op::Max(_) | Op::Broadcast(_) | Op::Reshape(_) => String::new(),
         Op::Gather | Op::ScatterAdd(_) | Op::OneHot(_) | Op::Argmax => String::new(),
@@ -356,7 +356,8 @@ impl fmt::Display for Draft {
             writeln!(f)?;
         }
         for p in &self.parameters {
-            writeln!(f, "  parameter {}: {} = {}", name(&p.name), graph.ty(p.value), p.init)?;
+            let role = if p.trained { "parameter" } else { "untrained" };
+            writeln!(f, "  {role} {}: {} = {}", name(&p.name), graph.ty(p.value), p.init)?;
         }
         for v in names.statements() {
             match graph.op(v) {

@@ -36,7 +36,7 @@ impl Init {
     pub const MAX_DEPTH: usize = 16;
 }
 
-/// A trained value.
+/// A stored value that all runs of a program share: a weight, or a statistic that training keeps.
 #[derive(Clone, Debug)]
 pub struct Parameter {
     /// Full name, scopes joined by dots: `encoder.gates.w`.
@@ -45,6 +45,9 @@ pub struct Parameter {
     pub value: Value,
     /// How it starts.
     pub init: Init,
+    /// Whether training changes it by its gradient. What is not trained has none: a weight that is frozen, or a
+    /// statistic, which changes by an [`Update`] of its own.
+    pub trained: bool,
 }
 
 /// A value that is given at each run.
@@ -154,6 +157,23 @@ impl Program {
     pub fn with_outputs(&self, keep: impl Fn(&str) -> bool) -> Program {
         let mut draft = self.to_draft();
         draft.outputs.retain(|(name, _)| keep(name));
+        Program(draft)
+    }
+
+    /// The same program with the parameters of these names not trained: they have no gradient.
+    ///
+    /// ```
+    /// use retrograd_compiler::ir::Program;
+    /// let program = Program::record("line", |p| p.minimize(p.affine("line", p.input("x", 1), 1).square()))?;
+    /// assert!(program.freeze(|name| name == "line.b").backward()?.output("d.line.b").is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn freeze(&self, names: impl Fn(&str) -> bool) -> Program {
+        let mut draft = self.to_draft();
+        for parameter in &mut draft.parameters {
+            parameter.trained &= !names(&parameter.name);
+        }
         Program(draft)
     }
 

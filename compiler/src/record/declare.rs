@@ -50,16 +50,17 @@ impl State {
     }
 
     /// The parameter of a name within the current scopes.
-    pub fn parameter(&mut self, site: Site, name: &str, shape: Shape, init: Init) -> Option<Local> {
+    pub fn parameter(&mut self, site: Site, name: &str, shape: Shape, init: Init, trained: bool) -> Option<Local> {
         if !self.check_name(site, name) || !self.check_shape(site, &shape) || !self.check_init(site, &shape, &init) {
             return None;
         }
         let name = join_name(&self.scopes, name);
         if let Some(known) = self.program.parameter(&name).cloned() {
             let node = self.program.graph.node(known.value);
-            if node.ty.shape != shape || known.init != init {
-                let first = format!("{} {:?}", node.ty.shape, known.init);
-                let (place, again) = (Place(node.location), format!("{shape} {init:?}"));
+            if node.ty.shape != shape || known.init != init || known.trained != trained {
+                let role = |trained| if trained { "" } else { "a statistic " };
+                let first = format!("{}{} {:?}", role(known.trained), node.ty.shape, known.init);
+                let (place, again) = (Place(node.location), format!("{}{shape} {init:?}", role(trained)));
                 self.fail(site, Kind::ParameterChanged { name, first, again, place });
                 return None;
             }
@@ -73,7 +74,7 @@ impl State {
         self.program.graph.location = Some(site);
         let ty = Type::float(Extent::Shared, shape);
         let value = self.program.graph.leaf(Op::Parameter(name.clone()), ty);
-        self.program.parameters.push(Parameter { name, value, init });
+        self.program.parameters.push(Parameter { name, value, init, trained });
         Some(Local { frame: 0, value })
     }
 

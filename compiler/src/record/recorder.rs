@@ -3,13 +3,14 @@
 use std::ops::Deref;
 use std::panic::Location;
 
-use super::declare::{DEFAULT_AXIS, list_names};
+use super::declare::{DEFAULT_AXIS, join_name, list_names};
 use super::expr::{Expr, Value};
 use super::recording::Recording;
 use super::scans::Over;
 use super::scope::Scope;
 use super::step::{self, Step, StepResult, Unrolled};
 use crate::error::{Place, RecordErrorKind as Kind};
+use crate::ir::scan::LENGTHS;
 use crate::ir::{self, Axis, Extent, Op, Shape, Type, Update};
 
 /// A program while it is recorded: its inputs, scans, outputs and objective. Parameters and layers without state are
@@ -111,9 +112,6 @@ impl<'r> Recorder<'r> {
         self.axis(DEFAULT_AXIS).lengths(name)
     }
 }
-
-/// Name of the loop that compares steps with lengths.
-const LENGTHS: &str = "lengths";
 
 /// A time axis of a program.
 #[derive(Clone, Copy)]
@@ -312,7 +310,7 @@ impl<'r> Recorder<'r> {
         step::unrolled(self.recording, Location::caller(), name, inputs, step)
     }
 
-    /// A named result of each run.
+    /// A named result of each run. Like parameters and inputs, it is named within the present scopes: `head.logits`.
     #[track_caller]
     pub fn output(&self, name: &str, value: Expr<'r>) {
         let site = Location::caller();
@@ -321,13 +319,14 @@ impl<'r> Recorder<'r> {
             if !state.check_name(site, name) {
                 return;
             }
-            if let Some(first) = state.program.output(name) {
+            let name = join_name(&state.scopes, name);
+            if let Some(first) = state.program.output(&name) {
                 let first = Place(state.program.graph.node(first).location);
-                let (role, name, taken) = ("another output", name.to_string(), "an output");
+                let (role, taken) = ("another output", "an output");
                 return state.fail(site, Kind::NameTaken { role, name, taken, first });
             }
             if let Some(value) = value {
-                state.program.outputs.push((name.to_string(), value));
+                state.program.outputs.push((name, value));
             }
         });
     }

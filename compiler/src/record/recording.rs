@@ -268,6 +268,11 @@ impl State {
         self.check_shape(site, &ty.shape).then(|| self.here(v))
     }
 
+    /// The flag of training, in the graph being recorded.
+    pub fn training(&mut self, site: Site) -> Option<Local> {
+        self.add(site, Op::Training, &[])
+    }
+
     fn number(&mut self, site: Site, x: f64) -> Option<Value> {
         if self.silent > 0 {
             return None;

@@ -115,6 +115,20 @@ impl<'r> Expr<'r> {
         choose(Operand::Number(0.0), mean.into())
     }
 
+    /// How many rows it has, as one number for the program: of samples, and of steps if it is a sequence. A value that all
+    /// samples share has one.
+    #[track_caller]
+    pub fn row_count(self) -> Expr<'r> {
+        let site = Location::caller();
+        match self.here(site) {
+            Some((x, ty)) => match x.home() {
+                Ok(recording) => recording.apply(site, Op::RowCount(ty.extent), &[]),
+                Err(_) => self.poisoned(),
+            },
+            None => self.poisoned(),
+        }
+    }
+
     /// The last step of a sequence: `[T, B, ..] → [B, ..]`.
     #[track_caller]
     pub fn last(self) -> Expr<'r> {

@@ -45,7 +45,51 @@ impl<'r> Scope<'r> {
     #[track_caller]
     pub fn parameter(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Expr<'r> {
         let (site, shape) = (Location::caller(), shape.into());
-        self.recording.make(|state| state.parameter(site, name, shape, init))
+        self.recording.make(|state| state.parameter(site, name, shape, init, true))
+    }
+
+    /// A stored value that training keeps but does not train, one for the whole program: a running mean. It has no
+    /// gradient and no optimiser; an [`update`](super::Recorder::update) says what it is after each step of training.
+    /// Evaluation, streams and decoders read what training has left, and do not change it. Checkpoints have it with the
+    /// parameters, and it is read and set by name as they are.
+    ///
+    /// ```
+    /// # use retrograd_compiler::ir::{Init, Program};
+    /// let program = Program::record("centred", |p| {
+    ///     let x = p.input("x", 3);
+    ///     let mean = p.statistic("mean", 3, Init::Constant(0.0));
+    ///     p.update(mean, 0.9 * mean + 0.1 * x.mean_rows());
+    ///     p.output("centred", x - mean);
+    /// })?;
+    /// assert!(!program.parameter("mean").unwrap().trained);
+    /// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+    /// ```
+    #[track_caller]
+    pub fn statistic(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Expr<'r> {
+        let (site, shape) = (Location::caller(), shape.into());
+        self.recording.make(|state| state.parameter(site, name, shape, init, false))
+    }
+
+    /// The first value in training, the second in evaluation, in streams and in decoders. Which one it is is decided
+    /// before the program is compiled, so the other costs nothing, and inputs that only it reads are not asked for. A
+    /// program that is run as it was recorded, without a trainer, is not in training; see
+    /// [`Program::in_training`](crate::ir::Program::in_training).
+    ///
+    /// ```
+    /// # use retrograd_compiler::ir::Program;
+    /// # Program::record("doc", |p| {
+    /// // Dropout, with a mask of 0 and 2 that the caller draws.
+    /// let (x, mask) = (p.input("x", 64), p.input("mask", 64));
+    /// let x = p.when_training(x * mask, x);
+    /// # p.output("x", x);
+    /// # })?;
+    /// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+    /// ```
+    #[track_caller]
+    pub fn when_training(&self, training: Expr<'r>, otherwise: Expr<'r>) -> Expr<'r> {
+        let site = Location::caller();
+        let flag = self.recording.make(|state| state.training(site));
+        flag.pointwise(site, Op::Select, &[training.into(), otherwise.into()])
     }
 
     /// A number.
@@ -94,7 +138,7 @@ impl<'r> Scope<'r> {
             if product.value().is_none() {
                 return product;
             }
-            let b = self.recording.make(|state| state.parameter(site, "b", units.into(), bias));
+            let b = self.recording.make(|state| state.parameter(site, "b", units.into(), bias, true));
             product.pointwise(site, Op::Binary(crate::ir::Binary::Add), &[b.into()])
         })
     }
@@ -102,7 +146,7 @@ impl<'r> Scope<'r> {
     fn weighted(&self, site: Site, x: Expr<'r>, units: usize, init: Init) -> Expr<'r> {
         // The shape of the weight follows from x, so a mistaken x has none.
         let Some((x, ty)) = self.recording.floats(site, "dot", x) else { return self.recording.make(|_| None) };
-        let w = self.recording.make(|state| state.parameter(site, "w", [ty.shape.last(), units].into(), init));
+        let w = self.recording.make(|state| state.parameter(site, "w", [ty.shape.last(), units].into(), init, true));
         self.recording.apply(site, Op::Dot, &[x.into(), w.into()])
     }
 
@@ -114,7 +158,7 @@ impl<'r> Scope<'r> {
         self.recording.scoped(site, name, || {
             let table = self
                 .recording
-                .make(|state| state.parameter(site, "table", [vocabulary, units].into(), Init::Normal(1.0)));
+                .make(|state| state.parameter(site, "table", [vocabulary, units].into(), Init::Normal(1.0), true));
             self.recording.apply(site, Op::Gather, &[table.into(), index.into()])
         })
     }
@@ -140,7 +184,7 @@ impl<'r> Scope<'r> {
     fn vectors<const N: usize>(&self, site: Site, name: &str, units: usize, each: [(&str, f64); N]) -> [Expr<'r>; N] {
         self.recording.scoped(site, name, || {
             each.map(|(name, start)| {
-                self.recording.make(|state| state.parameter(site, name, units.into(), Init::Constant(start)))
+                self.recording.make(|state| state.parameter(site, name, units.into(), Init::Constant(start), true))
             })
         })
     }

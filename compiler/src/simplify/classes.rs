@@ -28,7 +28,7 @@ pub fn classes(scan: &Scan) -> Vec<Class> {
     for v in body.values() {
         let node = body.node(v);
         classes.push(match &node.op {
-            Op::Capture(_) | Op::Constant(_) | Op::RowCount(_) => Class::Invariant,
+            Op::Capture(_) | Op::Constant(_) | Op::RowCount(_) | Op::Training => Class::Invariant,
             Op::Each(_) => Class::Before,
             // A loop within a loop stays where it is.
             Op::Carry(_) | Op::Scan(_) | Op::Yield(_) | Op::Final(_) | Op::Total(_) => Class::Within,

@@ -12,6 +12,7 @@
 //! | [`invariant`] | computes before a loop what no step changes |
 //! | [`ports`] | drops and merges what a scan reads, carries and gives in vain |
 //!
+//! `mode` chooses between training and everything else, before derivatives are taken.
 //! [`write_out`] is done once, when derivatives have been taken: it drops what only matters to them.
 //!
 //! All rest on one walk over a graph (`rebuild`) that makes a new one, in which no node occurs twice (value
@@ -22,6 +23,7 @@ mod body;
 mod classes;
 mod constants;
 mod invariant;
+mod mode;
 mod pads;
 mod ports;
 pub(crate) mod rebuild;

@@ -190,6 +190,7 @@ fn attributes(op: &Op, mut take: impl FnMut(u64)) {
         Op::Concat(n) | Op::ScatterAdd(n) | Op::OneHot(n) => list(&[*n]),
         Op::Yield(i) | Op::Final(i) | Op::Total(i) | Op::Capture(i) | Op::Each(i) | Op::Carry(i) => list(&[*i]),
         Op::Parameter(_) | Op::Input(_) | Op::Unary(_) | Op::Binary(_) | Op::Select | Op::StopGradient => {}
+        Op::Training => {}
         Op::ToFloat | Op::Dot | Op::DotNt | Op::DotTn | Op::Gather | Op::Argmax | Op::Last | Op::Scan(_) => {}
     }
 }

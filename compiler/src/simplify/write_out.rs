@@ -1,5 +1,6 @@
 //! What only matters to differentiation, once that is done: `stop_gradient` is the value itself, and norms, which have
-//! derivatives of their own ([`crate::ir::op::Norm`]), are sums, differences and a division a row.
+//! derivatives of their own ([`crate::ir::op::Norm`]), are sums, differences and a division a row. A program that has
+//! not been [made for training](super::mode) is not in training.
 
 use super::algebra::emit;
 use super::rebuild::{Numbered, Rewrite, Site, rewrite};
@@ -18,6 +19,9 @@ impl Rewrite for WriteOut {
     fn facts(&self, _: &Graph, _: &[Value], _: Option<&Scan>) {}
 
     fn node(&self, site: Site<()>, op: &Op, operands: &[Value]) -> Option<Value> {
+        if let Op::Training = op {
+            return Some(site.g.scalar(0.0));
+        }
         let (g, x) = (site.g, *operands.first()?);
         match *op {
             Op::StopGradient => Some(x),

@@ -6,6 +6,7 @@
 //! once, and the second step by step.
 
 use super::infer::Same;
+use crate::error::Place;
 use crate::ir::{Axis, Draft, Extent, Graph, Input, Op, Program, Value};
 use crate::simplify::rebuild::{Numbered, copy_face, rewrite, walk, with_graph};
 
@@ -21,14 +22,18 @@ pub struct Divided {
 }
 
 /// Why a program cannot be divided.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DivideError {
     /// A loop that reads the axis from its end.
-    #[error("scan `{scan}` reads the time axis `{axis}` from its end, so it cannot run along it step by step")]
+    #[error(
+        "loop `{scan}` ({place}) runs along the time axis `{axis}` from its last step to the first, not step by step"
+    )]
     Backwards {
         /// Name of the scan.
         scan: String,
+        /// Where it was recorded.
+        place: Place,
         /// Name of the axis.
         axis: String,
     },
@@ -39,6 +44,8 @@ pub enum DivideError {
         target: String,
     },
 }
+
+crate::debug_is_display!(DivideError);
 
 /// Divides a program at an axis. The objective and what only it needs are left out, and so are outputs that have
 /// something of the axis and of another axis behind it.
@@ -66,10 +73,11 @@ pub fn divide(program: &Program, axis: Axis) -> Result<Divided, DivideError> {
         let node = second.graph.node(v);
         if let Op::Scan(scan) = &node.op
             && scan.reverse
-            && !scan.each.is_empty()
+            && !scan.counts_lengths()
         {
             let axis = program.axes[usize::from(axis.0)].clone();
-            return Err(DivideError::Backwards { scan: scan.name.clone(), axis });
+            let place = Place(node.location);
+            return Err(DivideError::Backwards { scan: scan.name.clone(), place, axis });
         }
         // Leaves are in both parts.
         let made = |o: &&Value| sides[o.index()] == Side::Before && !second.graph.node(**o).operands.is_empty();
@@ -116,6 +124,7 @@ enum Side {
 
 fn sides(graph: &Graph, axis: Axis) -> Vec<Side> {
     let mut sides: Vec<Side> = Vec::with_capacity(graph.len());
+    let of_lengths = of_lengths(graph, axis);
     for v in graph.values() {
         let node = graph.node(v);
         let operand = |side: Side| node.operands.iter().any(|o| sides[o.index()] == side);
@@ -133,9 +142,26 @@ fn sides(graph: &Graph, axis: Axis) -> Vec<Side> {
             (_, true) => Side::Beyond,
             (true, _) if own || runs.is_none() => Side::Along,
             (true, _) => Side::Beyond,
+            (false, _) if of_lengths[v.index()] => Side::Along,
             (false, _) => Side::Before,
         };
         sides.push(side);
     }
     sides
+}
+
+/// What is computed for nothing but the lengths of samples along an axis: it stays with the loop that reads it, so that
+/// whoever runs that loop may say the lengths, or leave them out.
+fn of_lengths(graph: &Graph, axis: Axis) -> Vec<bool> {
+    let (mut by_loop, mut by_others) = (vec![false; graph.len()], vec![false; graph.len()]);
+    for v in graph.values().rev() {
+        let counts = matches!(graph.op(v), Op::Scan(scan) if scan.counts_lengths() && scan.axis == axis);
+        let alone = by_loop[v.index()] && !by_others[v.index()];
+        for o in graph.operands(v) {
+            let list = if counts || alone { &mut by_loop } else { &mut by_others };
+            list[o.index()] = true;
+        }
+    }
+    let alone = |v: Value| by_loop[v.index()] && !by_others[v.index()] && !graph.operands(v).is_empty();
+    graph.values().map(alone).collect()
 }

@@ -19,8 +19,14 @@ use crate::simplify::rebuild::{Rewrite, rewrite};
 /// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
 /// ```
 pub fn infer(program: &Program) -> Program {
+    restrict(&program.without_objective(), |_| true)
+}
+
+/// The program without the outputs whose names are not to be kept, and without the inputs that nothing else reads. An input
+/// that an update replaces stays, whoever reads it.
+pub fn restrict(program: &Program, keep: impl Fn(&str) -> bool) -> Program {
     let mut draft = program.to_draft();
-    draft.objective = None;
+    draft.outputs.retain(|(name, _)| keep(name));
     let live = draft.graph.reachable(draft.roots().into_iter().chain(draft.updates.iter().map(|u| u.target)));
     draft.inputs.retain(|i| live[i.value.index()]);
     // Leaves that are declared no more must go from the graph, too.

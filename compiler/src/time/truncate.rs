@@ -66,7 +66,7 @@ pub enum Lead {
 }
 
 /// Why a program cannot be truncated.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, PartialEq, thiserror::Error)]
 pub enum TruncateError {
     /// No time axis, or several.
     #[error(
@@ -87,14 +87,22 @@ pub enum TruncateError {
     },
     /// A loop that runs backwards.
     #[error(
-        "loop `{scan}` ({place}) runs from the last step to the first: it would see the end of a window, not that of \
-         the sequence. Lengths are counted by such a loop too. `carry_state(true)` takes it window by window, with \
-         windows that you cut"
+        "loop `{scan}` ({place}) runs from the last step to the first: in a window it would start at the window's end, \
+         not at the sequence's. Train on whole sequences"
     )]
     Backwards {
         /// Name of the loop.
         scan: String,
         /// Where it was recorded.
+        place: Place,
+    },
+    /// Samples of different lengths.
+    #[error(
+        "samples have lengths of their own ({place}), which are those of a whole run: truncation does not cut them into \
+         windows. `carry_state(true)` takes windows that you cut, each with the lengths that are left in it"
+    )]
+    Lengths {
+        /// Where they were recorded.
         place: Place,
     },
     /// A step that reads something computed of all steps.
@@ -116,6 +124,8 @@ pub enum TruncateError {
         input: String,
     },
 }
+
+crate::debug_is_display!(TruncateError);
 
 /// A program made for windows.
 #[derive(Clone, Debug)]
@@ -154,6 +164,9 @@ pub fn separable(program: &Program) -> Result<Axis, TruncateError> {
     for v in graph.values().filter(|v| needed[v.index()]) {
         let Op::Scan(scan) = graph.op(v) else { continue };
         let (scan, place) = (&**scan, Place(graph.node(v).location));
+        if scan.counts_lengths() {
+            return Err(TruncateError::Lengths { place });
+        }
         if scan.reverse {
             return Err(TruncateError::Backwards { scan: scan.name.clone(), place });
         }

@@ -12,7 +12,7 @@ use crate::ir::{Axis, Binary, Draft, Extent, Graph, Input, Op, Parameter, Progra
 use crate::simplify::rebuild::Numbered;
 
 /// Why an axis cannot be written out.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnrollError {
     /// No steps.
     #[error("a program cannot be unrolled over 0 steps; at least 1 is needed")]
@@ -26,6 +26,8 @@ pub enum UnrollError {
         taken: String,
     },
 }
+
+crate::debug_is_display!(UnrollError);
 
 impl Program {
     /// The program written out over this many steps of each of its time axes: a flat graph in which every step has the

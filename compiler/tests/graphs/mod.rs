@@ -37,7 +37,7 @@ fn finish(mut p: Draft) -> Program {
 
 pub fn param(p: &mut Draft, name: &str, shape: impl Into<Shape>) -> Value {
     let value = p.graph.leaf(Op::Parameter(name.into()), Type::float(Shared, shape));
-    p.parameters.push(Parameter { name: name.into(), value, init: Init::Normal(0.5) });
+    p.parameters.push(Parameter { name: name.into(), value, init: Init::Normal(0.5), trained: true });
     value
 }
 

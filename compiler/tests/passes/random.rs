@@ -191,7 +191,7 @@ impl Random {
         }
         for (name, shape) in [("w", vec![4, 4]), ("u", vec![8, 3]), ("v", vec![3, 4]), ("b", vec![4])] {
             let value = g.leaf(Op::Parameter(name.into()), Type::float(Extent::Shared, shape));
-            p.parameters.push(Parameter { name: name.into(), value, init: Init::Glorot });
+            p.parameters.push(Parameter { name: name.into(), value, init: Init::Glorot, trained: true });
         }
         self.constants(g);
         self.grow(g, 18, false);

@@ -21,6 +21,7 @@ pub static EACH: Row = leaf("each");
 pub static CARRY: Row = leaf("carry");
 
 pub static ROW_COUNT: Row = Row { infer: |_, _| Ok(Type::float(Extent::Shared, ())), ..leaf("row_count") };
+pub static TRAINING: Row = Row { infer: |_, _| Ok(Type::float(Extent::Shared, ())), ..leaf("training") };
 
 /// The type of a scan node itself says nothing: its results have types.
 pub static SCAN: Row =

@@ -21,6 +21,7 @@ pub fn row(op: &Op) -> &'static Row {
         Op::Input(_) => &leaves::INPUT,
         Op::Constant(_) => &leaves::CONSTANT,
         Op::RowCount(_) => &leaves::ROW_COUNT,
+        Op::Training => &leaves::TRAINING,
         Op::Capture(_) => &leaves::CAPTURE,
         Op::Each(_) => &leaves::EACH,
         Op::Carry(_) => &leaves::CARRY,
