@@ -491,4 +491,7 @@ pub enum CodegenError {
     /// Cranelift refused a function.
     #[error("code generation failed: {0}")]
     Module(String),
+    /// The plan would read or write what is not its own: a fault of this compiler, whatever the program.
+    #[error(transparent)]
+    Plan(#[from] crate::plan::PlanError),
 }

@@ -35,7 +35,7 @@ impl Compiled {
 /// memory. `texts` also keeps CLIF and disassembly of each kernel.
 ///
 /// # Errors
-/// If code cannot be generated for this machine.
+/// If code cannot be generated for this machine, or the plan is not sound, which is a fault of this compiler.
 pub fn compile(
     program: &Program,
     precision: Precision,
@@ -51,6 +51,9 @@ pub fn compile(
     let target = Target { panel: table.panel, float_size: precision.size() };
     let plan = plan::plan(&hoisted, target, checkpointing);
     times.push(("plan", started.elapsed()));
+    let started = Instant::now();
+    plan.verify()?;
+    times.push(("verify", started.elapsed()));
     let kernels = codegen::compile(&plan, precision, table, texts)?;
     times.push(("generate code", kernels.time()));
     Ok(Compiled { plan, kernels, precision, instruction_set: table.instruction_set, times })

@@ -15,6 +15,8 @@ use std::ptr::NonNull;
 use memmap2::MmapMut;
 use retrograd_compiler::plan::ARENA_SLACK;
 
+use crate::guard::{self, Guard};
+
 /// Bytes of a cache line.
 const LINE: usize = 64;
 /// Bytes of a page, over which starts are spread.
@@ -43,6 +45,9 @@ pub struct Arena {
 impl Arena {
     /// A region of zeros for each of these sizes in bytes, with the slack that plans count on behind it.
     pub fn new(sizes: impl IntoIterator<Item = usize>) -> Arena {
+        if let Some(guard) = guard::present() {
+            return Arena::guarded(sizes, guard);
+        }
         let mut end = 0usize;
         let mut places = Vec::new();
         for (number, bytes) in sizes.into_iter().enumerate() {
@@ -73,6 +78,32 @@ impl Arena {
             Region { start, bytes }
         };
         Arena { regions: places.into_iter().map(region).collect(), _map: Some(map) }
+    }
+
+    /// The same, each on pages of its own between two without access, right behind its last byte or right before its first.
+    fn guarded(sizes: impl IntoIterator<Item = usize>, guard: Guard) -> Arena {
+        let sizes: Vec<usize> = sizes.into_iter().map(|bytes| bytes + ARENA_SLACK).collect();
+        let pages = |bytes: &usize| bytes.next_multiple_of(PAGE) + PAGE;
+        let room = PAGE + sizes.iter().map(pages).sum::<usize>();
+        let mut map = MmapMut::map_anon(room).expect("memory for a test");
+        let first = map.as_mut_ptr();
+        let close = |at: usize| {
+            // SAFETY: a page of the map, which lies between regions.
+            unsafe { region::protect(first.wrapping_add(at), PAGE, region::Protection::NONE) }
+                .expect("pages of the map");
+        };
+        close(0);
+        let mut start = PAGE;
+        let mut regions = Vec::new();
+        for bytes in sizes {
+            let end = start + bytes.next_multiple_of(PAGE);
+            close(end);
+            let own = if guard == Guard::Behind { end - bytes } else { start };
+            let own = NonNull::new(first.wrapping_add(own)).expect("inside of a map");
+            regions.push(Region { start: own, bytes });
+            start = end + PAGE;
+        }
+        Arena { regions, _map: Some(map) }
     }
 
     /// How many regions there are.
@@ -117,6 +148,36 @@ mod tests {
                 assert_eq!(places.len(), PAGE / LINE - 1, "each starts at another line of its page");
             }
         }
+    }
+
+    /// A test's process of its own touches a byte of a guarded region; see below.
+    #[test]
+    fn trespasser() {
+        let Ok(at) = std::env::var("RETROGRAD_TRESPASS") else { return };
+        let (guard, at) = match at.split_once(' ') {
+            Some(("behind", at)) => (Guard::Behind, at),
+            Some((_, at)) => (Guard::Before, at),
+            None => panic!("what is to be touched"),
+        };
+        let arena = guard::with(guard, || Arena::new([64, 5 * PAGE]));
+        let at: isize = at.parse().expect("a byte");
+        // SAFETY: none, where it is not in the region: that is the test.
+        let byte = unsafe { arena.address(1).offset(at).read_volatile() };
+        println!("read: {byte}");
+    }
+
+    #[test]
+    fn what_lies_beside_a_guarded_region_cannot_be_touched() {
+        let bytes = (5 * PAGE + ARENA_SLACK) as isize;
+        let reads = |side: &str, at: isize| {
+            let me = std::env::current_exe().expect("a test is a program");
+            let mut child = std::process::Command::new(me);
+            child.args(["--exact", "arena::tests::trespasser", "--nocapture"]);
+            let output = child.env("RETROGRAD_TRESPASS", format!("{side} {at}")).output().expect("it starts");
+            String::from_utf8_lossy(&output.stdout).contains("read: 0")
+        };
+        assert!(reads("behind", 0) && reads("behind", bytes - 1) && !reads("behind", bytes));
+        assert!(reads("before", 0) && reads("before", bytes - 1) && !reads("before", -1));
     }
 
     #[test]

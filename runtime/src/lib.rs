@@ -18,6 +18,8 @@ mod arena;
 pub mod execute;
 pub mod float;
 pub mod gemm;
+#[doc(hidden)]
+pub mod guard;
 pub mod session;
 pub mod settings;
 pub mod stream;

@@ -612,5 +612,6 @@ impl Plan {
 /// Distance of rows, in bytes, at which few sets of a first-level cache (64 sets of 64 bytes) are in use.
 const ALIASING: usize = 1024;
 
-/// Bytes behind every slot: vector loads may read past the end of the last row.
-pub const ARENA_SLACK: usize = 512;
+/// Bytes behind every slot: vector loads may read past the end of the last row, by less than the widest panel. Plans are
+/// verified to need no more.
+pub const ARENA_SLACK: usize = 128;
