@@ -138,7 +138,9 @@ fn a_mask_chooses() {
     let sizes = Sizes::new(2, 2);
     let case = |x: [f64; 4], mask: [f64; 4], sum: f64, mean: f64, sums: [f64; 2], means: [f64; 2]| {
         let given: [(&str, &[f64]); 2] = [("x", &x), ("mask", &mask)];
-        let expected: [(&str, &[f64]); 4] = [("sum", &[sum]), ("mean", &[mean]), ("sums", &sums), ("means", &means)];
+        let slope = [mean];
+        let expected: [(&str, &[f64]); 5] =
+            [("sum", &[sum]), ("mean", &[mean]), ("sums", &sums), ("means", &means), ("d.w", &slope)];
         check(&program, &sizes, &given, &expected);
     };
     for padding in [0.0, NAN, INF, -INF, 3e38] {
@@ -346,6 +348,134 @@ fn attention_does_not_look_at_padding() {
         for ((engine, given), (_, expected)) in run(padding).iter().zip(&clean) {
             check::same_bits(engine, given, expected).unwrap();
             assert!(expected.values().flatten().all(|x| x.is_finite()), "{engine}");
+        }
+    }
+}
+
+/// The derivative of what is computed at padding is 0·∞ there: it is chosen away. By hand: |x·W| is 5 at x = (3, 4) with
+/// W = 1, and its slope x·(x·W)/5.
+#[test]
+fn padding_reaches_no_gradient_by_hand() {
+    let program = record("root", |p| {
+        let time = p.lengths("lengths");
+        let x = time.sequence("x", 2);
+        let run = time.scan("s", |s| {
+            let h = s.state("h", ());
+            s.next(h, h + s.linear("in", s.at(x), 2).square().sum().sqrt())
+        });
+        p.minimize(run.last());
+    });
+    for padding in [0.0, NAN, INF, -INF, 3e38] {
+        let x = [3.0, 4.0, padding, padding];
+        let given: [(&str, &[f64]); 3] = [("x", &x), ("lengths", &[1.0]), ("s.in.w", &[1.0, 0.0, 0.0, 1.0])];
+        let expected: [(&str, &[f64]); 2] = [("objective", &[5.0]), ("d.s.in.w", &[1.8, 2.4, 2.4, 3.2])];
+        check(&program, &Sizes::new(2, 1), &given, &expected);
+    }
+}
+
+/// Programs whose samples have lengths or masks, with slopes that are infinite or no number at what padding may hold.
+fn padded() -> Vec<Program> {
+    let cell = |name: &'static str, cell: for<'r> fn(&Step<'r>, Expr<'r>) -> Expr<'r>| {
+        record(name, |p| {
+            let time = p.lengths("lengths");
+            let (x, y) = (time.sequence("x", 3), time.sequence("y", 2));
+            let forth = time.scan("forth", |s| cell(s, s.at(x)));
+            let back = time.scan_reverse("back", |s| cell(s, concat([s.at(x), s.at(forth.all())])));
+            let loss = p.affine("readout", concat([back.all(), x]), 2).mse(y).mean_over(time);
+            p.output("all", back.all());
+            p.minimize(loss + (forth.last() * back.last()).sum().sum_rows() * 0.1);
+        })
+    };
+    let mut all = vec![
+        cell("lstm", |s, x| cells::lstm(s, x, 5)),
+        cell("gru", |s, x| cells::gru(s, x, 5)),
+        cell("peephole", |s, x| cells::peephole_lstm(s, x, 5)),
+        cell("layer_norm", |s, x| cells::layer_norm_lstm(s, x, 5)),
+        cell("rnn", |s, x| cells::rnn(s, x, 5)),
+        cell("roots_and_logarithms", |s, x| {
+            let h = s.state("h", 5);
+            let root = x.square().sum().sqrt().reshape(1);
+            let scaled = x / root + (x.abs() + 0.1).ln() * 0.1 + (x.abs() + 0.1).pow(0.5) + (x.abs() + 1.0).powi(-1);
+            let gain = s.parameter("gain", 5, Init::Constant(0.5));
+            let z = s.linear("x", scaled, 5) + s.affine("h", (h + 1.5).ln(), 5);
+            s.next(h, z.tanh() * gain * (x.sum().exp() + 1.0).ln().tanh())
+        }),
+        cell("attention", |s, x| {
+            let h = s.state("h", 5);
+            let z = s.affine("gates", concat([x, h]), 5);
+            s.next(h, z.softmax() * z.log_softmax() + z.max().reshape(1) * 0.1)
+        }),
+    ];
+    all.push(record("at_the_top", |p| {
+        let time = p.lengths("lengths");
+        let (x, y) = (time.sequence("x", 3), time.sequence("y", 2));
+        let root = x.square().sum().sqrt().reshape(1);
+        let z = p.affine("first", concat([x / root, (x.abs() + 0.1).ln()]), 4);
+        let gain = p.parameter("gain", 2, Init::Constant(0.5));
+        p.minimize((p.affine("readout", z.tanh(), 2) * gain / root).mse(y).mean_over(time));
+    }));
+    all.push(record("two_masks", |p| {
+        let time = p.lengths("lengths");
+        let (x, y) = (time.sequence("x", 3), time.sequence("y", 2));
+        let run = time.scan("rnn", |s| cells::rnn(s, s.at(x), 5));
+        let z = p.affine("readout", run.all() + x.sum().reshape(1), 2);
+        let own = time.mask() * p.sequence("mask", ());
+        let other = time.mask() * (1.0 - p.sequence("mask2", ()));
+        p.minimize(z.mse(y).masked_mean(own) + ((z.square() + 0.1).ln() - y).square().mean().masked_mean(other));
+    }));
+    all.push(record("words", |p| {
+        let time = p.lengths("lengths");
+        let (word, next) = (time.labels("word"), time.labels("next"));
+        let words = p.embedding("words", word, 7, 4);
+        let run = time.scan("lstm", |s| cells::lstm(s, s.at(words), 5));
+        p.minimize(p.affine("readout", run.all(), 6).cross_entropy(next).mean_over(time));
+    }));
+    all.push(record("begins_anew", |p| {
+        let time = p.lengths("lengths").reset_where(p.sequence("mask", ()));
+        let (x, y) = (time.sequence("x", 3), time.sequence("y", 5));
+        let run = time.scan("gru", |s| cells::gru(s, s.at(x), 5));
+        p.minimize(run.all().mse(y).mean_over(time));
+    }));
+    all
+}
+
+const LENGTHS: [usize; 6] = [5, 1, 3, 4, 2, 5];
+
+/// What stands in padding changes no bit of outputs and gradients, in any engine, on any instruction set.
+#[test]
+fn padding_changes_no_bit() {
+    let sizes = Sizes::new(5, LENGTHS.len());
+    for program in padded() {
+        let joint = program.backward().unwrap();
+        let mut engines = Engines::new(&joint);
+        let mut run = |padding: f64| {
+            let mut values = check::values(&joint, &sizes, 3);
+            for (name, data) in &mut values {
+                let width = data.ty.shape.len();
+                if name == "lengths" {
+                    data.x = LENGTHS.iter().map(|&n| Dual::new(n as f64)).collect();
+                } else if matches!(data.ty.extent, Extent::Time(_)) && data.ty.is_float() && !name.contains("mask") {
+                    for (row, x) in data.x.chunks_mut(width).enumerate() {
+                        if row / LENGTHS.len() >= LENGTHS[row % LENGTHS.len()] {
+                            x.fill(Dual::new(padding));
+                        }
+                    }
+                }
+            }
+            engines.run(&values, &sizes)
+        };
+        let clean = run(1.0);
+        let (_, truth) = &clean[0];
+        for (engine, given) in &clean {
+            let what = format!("{}, {engine}", program.name);
+            assert!(given.values().flatten().all(|x| x.is_finite()), "{what}: {given:?}");
+            let tolerance = if engine.starts_with("f32") { check::F32 } else { check::F64 };
+            agree(&what, given, truth, tolerance).unwrap();
+        }
+        for padding in [0.0, NAN, INF, -INF, 3e38] {
+            for ((engine, given), (_, expected)) in run(padding).iter().zip(&clean) {
+                check::same_bits(&format!("{}, {engine}, padding {padding}", program.name), given, expected).unwrap();
+            }
         }
     }
 }

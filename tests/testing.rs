@@ -2,7 +2,7 @@
 
 use retrograd::compiler::ir::Op;
 use retrograd::prelude::*;
-use retrograd::testing::{self, TestError, check_engines, check_gradients, values};
+use retrograd::testing::{self, TestError, check_engines, check_engines_at, check_gradients, values};
 use retrograd::{cells, compiler::interpret::interpret};
 
 fn program(cell: for<'r> fn(&Step<'r>, Expr<'r>, usize) -> Expr<'r>) -> Program {
@@ -75,6 +75,8 @@ fn what_is_not_finite_checks_nothing() {
     let (program, sizes) = (program.unwrap(), Sizes::new(1, 2));
     let found = check_engines(&program, &sizes).unwrap_err();
     assert!(matches!(&found, TestError::NotFinite { name, .. } if name == "objective"), "{found}");
+    // At values that were chosen, the class of what is not finite is compared.
+    check_engines_at(&program, &values(&program, &sizes, 7), &sizes).unwrap();
 }
 
 /// Updates of parameters are compared too, and inputs that an update replaces start at 0.

@@ -20,6 +20,7 @@
 
 mod build;
 mod linearise;
+mod places;
 pub mod residuals;
 mod transpose;
 
@@ -31,6 +32,7 @@ use crate::ir::types::{Extent, Type};
 use crate::ir::{Draft, Graph, Input, Op, Program, Value};
 
 pub use linearise::jvp;
+use places::{Arrived, Cotangent, Places};
 
 /// Why a program has no derivative program.
 #[derive(Clone, PartialEq, thiserror::Error)]
@@ -143,19 +145,24 @@ fn cotangents_of(graph: &mut Graph, cotangents: &[(Value, Value)], wrt: &[Value]
     for v in work.values().skip(primal) {
         linear[v.index()] |= work.operands(v).iter().any(|o| linear[o.index()]);
     }
-    let mut arrived = vec![None; work.len()];
+    let mut arrived = vec![Arrived::default(); work.len()];
     for (tangent, &(v, ct)) in tangents.into_iter().zip(cotangents) {
         debug_assert_eq!(work.ty(v), work.ty(ct), "a cotangent has the type of its value");
         if let Some(t) = tangent {
-            transpose::accumulate(&mut work, &mut arrived[t.index()], ct);
+            arrived[t.index()].add(&mut work, Cotangent::new(ct));
         }
     }
-    transpose::transpose(&mut work, &linear, &mut arrived);
+    let mut places = Places::default();
+    transpose::transpose(&mut work, &linear, &mut arrived, &mut places, None);
 
     for v in graph.values().filter(|&v| matches!(work.op(v), Op::Scan(_))) {
         *graph.op_mut(v) = work.op(v).clone();
     }
-    let arrived: Vec<Option<Value>> = wrt.iter().map(|v| arrived[leaves[v].index()]).collect();
+    let sum = |v: &Value| {
+        let ct = places.sum(&mut work, &arrived[leaves[v].index()])?;
+        Some(places.settle(&mut work, ct))
+    };
+    let arrived: Vec<Option<Value>> = wrt.iter().map(sum).collect();
     let mut map: Vec<Option<Value>> = work.values().map(|v| (v.index() < primal).then_some(v)).collect();
     build::copy_into(graph, &work, &mut map, arrived.iter().copied().flatten());
     let zeros = |graph: &mut Graph, v: Value| graph.constant(0.0, graph.ty(v).clone());

@@ -1,8 +1,8 @@
 //! Local algebra: what a node equals, seen from its operands.
 //!
-//! Every rule holds for all finite values. Two hold for no others: `0 · x = 0` and `0 / x = 0`, which also where x
-//! is infinite or not a number give 0. Zeros come from cotangents that are not there, and a derivative that is not
-//! there meets no value; the interpreter's dual numbers do the same.
+//! Every rule holds for all finite values. One holds for no others: a product with a weight of a state or a cotangent that
+//! is 0 everywhere is 0, also where the weight is infinite or not a number. A state that starts at 0 is not multiplied, and
+//! a derivative that is not there meets no value; the interpreter's dual numbers do the same.
 //!
 //! A rule builds its result through [`emit`], so that what it builds is simplified in turn.
 

@@ -3,7 +3,7 @@
 use super::algebra::{evaluate, is_zero, type_of};
 use super::rebuild::Numbered;
 use crate::ir::op::Tangent;
-use crate::ir::{Binary, Op, Value};
+use crate::ir::{Op, Value};
 
 /// The constant that an op on these operands equals.
 pub fn fold(g: &mut Numbered, op: &Op, x: &[Value]) -> Option<Value> {
@@ -27,9 +27,11 @@ fn on_numbers(g: &Numbered, op: &Op, x: &[Value]) -> Option<f64> {
 /// Whether a zero among the operands makes the result zero.
 fn on_zero(g: &Numbered, op: &Op, x: &[Value]) -> bool {
     match op {
-        Op::Pad { .. } | Op::PlaceLast(_) | Op::SumRows(_) | Op::Binary(Binary::Div) => is_zero(g, x[0]),
+        Op::Pad { .. } | Op::PlaceLast(_) | Op::SumRows(_) => is_zero(g, x[0]),
         Op::Gather => is_zero(g, x[0]),
         Op::ScatterAdd(_) => is_zero(g, x[1]),
+        // Of infinity it is not a number.
+        Op::Binary(_) => false,
         op => matches!(op.row().tangent, Tangent::Multilinear) && x.iter().any(|&v| is_zero(g, v)),
     }
 }
