@@ -151,16 +151,23 @@ fn through_generated_code() {
     run_on_each.unwrap();
 }
 
-/// A length beyond the steps of a run is all of them, and one of 0 leaves the state as it started.
+/// A length of 0 leaves the state as it started; one below 0 or beyond the steps of a run is an error.
 #[test]
-fn lengths_beyond_the_run() {
+fn lengths_are_from_0_to_the_steps() {
     let program = program(true);
     let sizes = Sizes::new(3, 3);
     let mut values = check::values(&program, &sizes, 3);
-    values.get_mut("lengths").expect("an input").x = [9.0, 3.0, 0.0].map(Dual::new).to_vec();
-    let given = truth(&program, &values, &sizes);
-    values.get_mut("lengths").expect("an input").x = [3.0, 3.0, 0.0].map(Dual::new).to_vec();
-    check::same_bits("9 of 3 steps", &truth(&program, &values, &sizes), &given).unwrap();
+    let mut jit = Jit::<f64>::new(&program, 1).unwrap();
+    let mut run = |lengths: [f64; 3]| {
+        values.get_mut("lengths").expect("an input").x = lengths.map(Dual::new).to_vec();
+        jit.run(&values, &sizes)
+    };
+    let given = run([2.0, 3.0, 0.0]).unwrap();
     assert_eq!(given["c"][10..], [0.0; 5]);
     assert_eq!(given["back_other_last"][10..], [0.0; 5]);
+    for wrong in [-5, -1, 4, i32::MAX] {
+        let error = run([3.0, f64::from(wrong), 0.0]).unwrap_err();
+        let text = "running: input `lengths` says that sample 1 has";
+        assert_eq!(error, format!("{text} {wrong} steps; allowed are 0 to 3, the steps of the run"));
+    }
 }

@@ -454,7 +454,9 @@ fn padding_changes_no_bit() {
                 let width = data.ty.shape.len();
                 if name == "lengths" {
                     data.x = LENGTHS.iter().map(|&n| Dual::new(n as f64)).collect();
-                } else if matches!(data.ty.extent, Extent::Time(_)) && data.ty.is_float() && !name.contains("mask") {
+                } else if matches!(data.ty.extent, Extent::Time(_)) && !name.contains("mask") {
+                    // Labels too: any number, but for the interpreter, which looks them up.
+                    let padding = if data.ty.is_float() { padding } else { 1.0 };
                     for (row, x) in data.x.chunks_mut(width).enumerate() {
                         if row / LENGTHS.len() >= LENGTHS[row % LENGTHS.len()] {
                             x.fill(Dual::new(padding));
@@ -478,4 +480,109 @@ fn padding_changes_no_bit() {
             }
         }
     }
+}
+
+/// Past a sample's end a label may be any number; before it, it may not.
+#[test]
+fn labels_at_padding_are_not_looked_at() {
+    let program = padded().into_iter().find(|p| p.name == "words").unwrap();
+    let joint = program.backward().unwrap();
+    let sizes = Sizes::new(3, 2);
+    let mut values = check::values(&joint, &sizes, 3);
+    values.get_mut("lengths").unwrap().x = [3.0, 1.0].map(Dual::new).to_vec();
+    let mut jit = Jit::<f32>::new(&joint, 1).unwrap();
+    let mut run = |at: usize, label: f64| {
+        let mut values = values.clone();
+        for name in ["word", "next"] {
+            values.get_mut(name).unwrap().x[at].re = label;
+        }
+        jit.run(&values, &sizes)
+    };
+    // Sample 1 has one step: its second is row 3, its third row 5.
+    let clean = run(3, 0.0).unwrap();
+    for label in [-100, -1, 6, i32::MAX, i32::MIN] {
+        for at in [3, 5] {
+            check::same_bits(&format!("{label} at {at}"), &run(at, f64::from(label)).unwrap(), &clean).unwrap();
+        }
+        for at in [1, 4] {
+            let error = run(at, f64::from(label)).unwrap_err();
+            assert!(error.contains("allowed are 0 to"), "{error}");
+        }
+    }
+}
+
+/// All samples without a step: the loss is 0, and so is the gradient.
+#[test]
+fn nothing_but_padding_is_0() {
+    for program in padded() {
+        let joint = program.backward().unwrap();
+        let sizes = Sizes::new(2, 2);
+        let mut values = check::values(&joint, &sizes, 3);
+        values.get_mut("lengths").unwrap().x = vec![Dual::new(0.0); 2];
+        for (name, data) in values.iter_mut().filter(|(name, _)| !name.contains("mask")) {
+            if matches!(data.ty.extent, Extent::Time(_)) && data.ty.is_float() {
+                data.x.fill(Dual::new(if name == "x" { NAN } else { INF }));
+            }
+        }
+        for (engine, all) in Engines::new(&joint).run(&values, &sizes) {
+            for (name, x) in &all {
+                assert!(x.iter().all(|&x| x == 0.0), "{}, {engine}: {name} is {x:?}", program.name);
+            }
+        }
+    }
+}
+
+/// A number that stands for no label: it has no part in the loss, and others are refused.
+#[test]
+fn a_label_that_is_ignored() {
+    let recorded = |within: bool| {
+        record("ignoring", |p| {
+            let (x, label) = (p.sequence("x", 3), p.labels_sequence("label"));
+            let w = p.parameter("w", 3, Init::Constant(0.0));
+            let loss = match within {
+                false => (x + w).cross_entropy_ignoring(label, -100),
+                true => p.scan("s", |s| (s.at(x) + w).cross_entropy_ignoring(s.at(label), -100)).all(),
+            };
+            p.output("loss", loss);
+            p.minimize(loss.masked_mean(label.is_label(-100)));
+        })
+    };
+    for program in [recorded(false), recorded(true)] {
+        let ln2 = 2.0f64.ln();
+        let x = [0.0, 0.0, -INF, 0.0, 0.0, -INF];
+        let case = |label: [f64; 2], loss: [f64; 2], mean: f64, slope: [f64; 3]| {
+            let given: [(&str, &[f64]); 2] = [("x", &x), ("label", &label)];
+            let expected: [(&str, &[f64]); 3] = [("loss", &loss), ("objective", &[mean]), ("d.w", &slope)];
+            check(&program, &Sizes::new(2, 1), &given, &expected);
+        };
+        case([0.0, -100.0], [ln2, 0.0], ln2, [-0.5, 0.5, 0.0]);
+        case([0.0, 1.0], [ln2, ln2], ln2, [0.0, 0.0, 0.0]);
+        case([-100.0, -100.0], [0.0, 0.0], 0.0, [0.0, 0.0, 0.0]);
+        let mut trainer = program.trainer(Sgd::new(0.1)).compile().unwrap();
+        let (x, label) = (Array3::zeros((2, 1, 3)), [1, -100]);
+        let feed = Feed::new().f32("x", x.view()).i32_slice("label", &[2, 1], &label);
+        assert!((trainer.step(&feed).unwrap().loss - 3.0f64.ln()).abs() < 1e-6);
+        // Its text knows it too.
+        let read = Program::parse(&program.to_string()).unwrap();
+        for program in [&program, &read] {
+            let mut values = numbers_at(program, &Sizes::new(2, 1), |_| 0.0);
+            for wrong in [-1.0, 3.0, -101.0] {
+                values.get_mut("label").unwrap().x[1].re = wrong;
+                let error = Jit::<f32>::new(program, 1).unwrap().run(&values, &Sizes::new(2, 1)).unwrap_err();
+                let text =
+                    format!("running: input `label` has {wrong} at [1, 0]; allowed are 0 to 2, and -100 for no label");
+                assert_eq!(error, text);
+            }
+        }
+    }
+    // Where it would be looked up it is no index.
+    let program = record("looked_up", |p| {
+        let label = p.labels("label");
+        let words = p.embedding("words", label, 3, 2);
+        p.minimize(p.affine("readout", words, 3).cross_entropy_ignoring(label, -100));
+    });
+    let mut values = numbers_at(&program, &Sizes::new(1, 1), |_| 0.0);
+    values.get_mut("label").unwrap().x[0].re = -100.0;
+    let error = Jit::<f32>::new(&program, 1).unwrap().run(&values, &Sizes::new(1, 1)).unwrap_err();
+    assert_eq!(error, "running: input `label` has -100 at [0]; allowed are 0 to 2");
 }

@@ -202,6 +202,37 @@ pub enum RunError {
         /// What stands in the way.
         reason: Obstacle,
     },
+    /// A label that is neither below what it indexes nor the number that stands for no label.
+    #[error(
+        "input `{input}` has {value} at {position:?}; allowed are 0 to {}, and {ignored} for no label",
+        bound.saturating_sub(1)
+    )]
+    NoLabel {
+        /// Name of the input.
+        input: String,
+        /// Index into the input, all dimensions.
+        position: Vec<usize>,
+        /// The value there.
+        value: i32,
+        /// One more than the largest label.
+        bound: usize,
+        /// What stands for none.
+        ignored: i32,
+    },
+    /// A sample cannot have so many steps.
+    #[error(
+        "input `{input}` says that sample {sample} has {value} steps; allowed are 0 to {steps}, the steps of the run"
+    )]
+    Length {
+        /// Name of the input.
+        input: String,
+        /// The sample.
+        sample: usize,
+        /// Its length.
+        value: i32,
+        /// Steps of the run.
+        steps: usize,
+    },
     /// A state is carried from a run with another number of samples.
     #[error("the feed has B = {given}, but the state carried from the last run has B = {carried}; reset it first")]
     BatchChanged {

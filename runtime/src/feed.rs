@@ -14,7 +14,7 @@ use std::fmt;
 use std::ops::Range;
 
 use ndarray::{ArrayView, ArrayViewD, Axis as Along, Dimension, IxDyn, Slice};
-use retrograd_compiler::ir::{Axis, DType, Extent, Input, Program, Sizes, Type};
+use retrograd_compiler::ir::{Axis, DType, Extent, Ignored, Input, Program, Sizes, Type};
 
 use crate::error::{RunError, nearest, outer, rank};
 
@@ -212,6 +212,8 @@ pub struct Resolved<'f, 'a> {
     pub sizes: Sizes,
     /// One for each input of the program in its order; `None` for those that the session holds.
     pub views: Vec<Option<&'f View<'a>>>,
+    /// Where samples end.
+    pub(crate) ends: Ends,
 }
 
 /// Whether runs are given this input; the others are stored values that updates replace.
@@ -252,12 +254,99 @@ pub fn resolve<'f, 'a>(program: &Program, feed: &'f Feed<'a>) -> Result<Resolved
         }
     }
     let sizes = sizes(program, feed, &views)?;
+    let ends = Ends::of(program, &views, &sizes)?;
     for (input, view) in program.inputs.iter().zip(&views) {
-        if let (Some(bound), Some(View::I32(values))) = (input.bound, view) {
-            check_range(&input.name, values, bound)?;
+        if let Some(View::I32(values)) = view {
+            check_integers(program, input, values, Some(&ends))?;
         }
     }
-    Ok(Resolved { sizes, views })
+    Ok(Resolved { sizes, views, ends })
+}
+
+/// Where samples end on each axis, if an input says so: the latest end, if several do.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ends([Option<Vec<usize>>; Axis::MAX as usize]);
+
+impl Ends {
+    /// What the lengths among these views say, each of which must be from 0 to the steps of its axis.
+    fn of(program: &Program, views: &[Option<&View>], sizes: &Sizes) -> Result<Ends, RunError> {
+        let mut ends = Ends::default();
+        for (name, axis) in &program.lengths {
+            let Some(i) = program.inputs.iter().position(|i| i.name == *name) else { continue };
+            let Some(View::I32(lengths)) = views[i] else { continue };
+            let steps = sizes.steps(*axis);
+            check_lengths(name, lengths.iter().copied(), steps)?;
+            let own = ends.0[usize::from(axis.0)].get_or_insert_with(|| vec![0; lengths.len()]);
+            own.iter_mut().zip(lengths).for_each(|(own, &length)| *own = (*own).max(length as usize));
+        }
+        Ok(ends)
+    }
+
+    /// Whether a row of an input is a sample's own: an input of one row a step and sample, or another.
+    pub(crate) fn counts(&self, extent: Extent, position: &[usize]) -> bool {
+        match extent {
+            Extent::Time(axis) => {
+                let ends = self.0.get(usize::from(axis.0)).and_then(Option::as_ref);
+                ends.is_none_or(|ends| position[0] < ends[position[1]])
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether there are ends on the axis of an extent.
+    pub(crate) fn are_on(&self, extent: Extent) -> bool {
+        matches!(extent, Extent::Time(axis) if self.0.get(usize::from(axis.0)).is_some_and(Option::is_some))
+    }
+}
+
+/// Lengths of samples are from 0 to the steps there are.
+pub(crate) fn check_lengths(name: &str, lengths: impl Iterator<Item = i32>, steps: usize) -> Result<(), RunError> {
+    for (sample, value) in lengths.enumerate() {
+        if usize::try_from(value).map_or(true, |value| value > steps) {
+            return Err(RunError::Length { input: name.to_string(), sample, value, steps });
+        }
+    }
+    Ok(())
+}
+
+/// Checks all that is asked of an input's integers, wherever they come from: its bound, and, where a number stands for no
+/// index, that the others are some. Past samples' ends nothing is asked.
+pub(crate) fn check_integers(
+    program: &Program,
+    input: &Input,
+    values: &ArrayViewD<i32>,
+    ends: Option<&Ends>,
+) -> Result<(), RunError> {
+    let extent = program.ty(input.value).extent;
+    let ends = ends.filter(|ends| ends.are_on(extent));
+    match (input.bound, ends) {
+        (None, _) => {}
+        (Some(bound), None) => check_range(&input.name, values, bound)?,
+        (Some(bound), Some(ends)) => {
+            let outside = |v: i32| usize::try_from(v).map_or(true, |v| v >= bound);
+            let wrong = |(at, v): &(IxDyn, &i32)| {
+                outside(**v) && ends.counts(extent, at.as_array_view().as_slice().expect("one dimension"))
+            };
+            if let Some((position, &value)) = values.indexed_iter().find(wrong) {
+                let (input, position) = (input.name.clone(), position.as_array_view().to_vec());
+                return Err(RunError::OutOfRange { input, position, value, bound });
+            }
+        }
+    }
+    for ignored in program.ignored.iter().filter(|i| i.value == input.value) {
+        let Ignored { rows: bound, number, .. } = *ignored;
+        let outside = |v: i32| v != number && usize::try_from(v).map_or(true, |v| v >= bound);
+        let counts = |at: &IxDyn| {
+            let at = at.as_array_view().to_vec();
+            ends.is_none_or(|ends| ends.counts(extent, &at))
+        };
+        let mut wrong = values.indexed_iter().filter(|(_, v)| outside(**v));
+        if let Some((position, &value)) = wrong.find(|(at, _)| counts(at)) {
+            let (input, position) = (input.name.clone(), position.as_array_view().to_vec());
+            return Err(RunError::NoLabel { input, position, value, bound, ignored: number });
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn check_type(name: &str, view: &View, ty: &Type) -> Result<(), RunError> {

@@ -261,8 +261,19 @@ impl<E: Float> Session<E> {
         self.check_memory(&resolved.sizes)?;
         self.bind(&resolved.sizes);
         let compiled = Arc::clone(self.compiled());
-        for (view, port) in resolved.views.iter().zip(&compiled.plan.inputs) {
+        for (i, (view, port)) in resolved.views.iter().zip(&compiled.plan.inputs).enumerate() {
+            let input = &self.program.inputs[i];
+            let extent = self.program.ty(input.value).extent;
             match view {
+                // Past a sample's end a label may be any number: 0 is one that everything takes.
+                Some(View::I32(a)) if input.bound.is_some() && resolved.ends.are_on(extent) => {
+                    let (width, batch) = (a.shape()[2..].iter().product::<usize>(), a.shape()[1]);
+                    let own = |(i, &x)| match resolved.ends.counts(extent, &[i / width / batch, i / width % batch]) {
+                        true => x,
+                        false => 0,
+                    };
+                    fill(&mut self.executor, port, a.iter().enumerate().map(own));
+                }
                 Some(View::F32(a)) => {
                     fill(&mut self.executor, port, a.iter().map(|&x| E::from_f64(f64::from(x))));
                 }
@@ -374,9 +385,11 @@ impl<E: Float> Session<E> {
         let compiled = Arc::clone(self.compiled());
         let port = &compiled.plan.inputs[i];
         self.check_input(i, true, values.len())?;
-        if let Some(bound) = self.program.inputs[i].bound {
-            let view = ArrayViewD::from_shape(IxDyn(&[values.len()]), values).expect("one dimension");
-            feed::check_range(&port.name, &view, bound)?;
+        let view = ArrayViewD::from_shape(IxDyn(&[values.len()]), values).expect("one dimension");
+        feed::check_integers(&self.program, &self.program.inputs[i], &view, None)?;
+        if self.program.lengths.iter().any(|(name, _)| *name == port.name) {
+            // Of a step: those that go on have 1 or more, those that wait 0.
+            feed::check_lengths(&port.name, values.iter().copied(), i32::MAX as usize)?;
         }
         fill(&mut self.executor, port, values.iter().copied());
         Ok(())
@@ -471,9 +484,9 @@ impl<E: Float> Session<E> {
     /// Whether all indices of a tensor for a stored input are in range.
     pub(crate) fn check_stored(&self, name: &str, values: &Tensor) -> Result<(), RunError> {
         let input = self.program.input(name).expect("one of its inputs");
-        match (i32::of(values), input.bound) {
-            (Some(values), Some(bound)) => feed::check_range(name, &values.view(), bound),
-            _ => Ok(()),
+        match i32::of(values) {
+            Some(values) => feed::check_integers(&self.program, input, &values.view(), None),
+            None => Ok(()),
         }
     }
 

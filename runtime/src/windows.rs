@@ -397,8 +397,8 @@ impl Windows {
                 let shape = [&[steps, batch], &ty.shape.0[..]].concat();
                 let name = format!("{HELD}.{}", input.name);
                 let held = checkpoint.take_tensor(&name, element, &shape)?;
-                if let (Some(values), Some(bound)) = (i32::of(&held), input.bound) {
-                    feed::check_range(&name, &values.view(), bound)?;
+                if let Some(values) = i32::of(&held) {
+                    feed::check_integers(&self.recorded, input, &values.view(), None)?;
                 }
                 *position.held.last_mut().expect("just pushed") = Some(held);
             }

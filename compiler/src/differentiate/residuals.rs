@@ -130,7 +130,9 @@ fn is_cheap(graph: &Graph, v: Value) -> bool {
             _ => false,
         },
         Op::Binary(b) => !matches!(b, Binary::Pow | Binary::Eq | Binary::Ne),
-        Op::Select | Op::StopGradient | Op::ToFloat | Op::OneHot(_) => true,
+        // A choice of integers may be what makes one an index: with its mask saved, nobody would see that it is.
+        Op::Select => graph.is_float(v),
+        Op::StopGradient | Op::ToFloat | Op::OneHot(_) => true,
         Op::Broadcast(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Slice { .. } | Op::Pad { .. } => true,
         Op::Concat(_) | Op::Expand(_) => true,
         Op::Carry(_) => false,

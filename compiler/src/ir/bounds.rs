@@ -11,13 +11,16 @@
 //!
 //! So there is no integer whose range is unknown, and what is compiled need not check any.
 //!
+//! One number of an input may stand for no index. It must be chosen away before one is needed, in this form:
+//! `select (ne (to_float x) c) x other`. What the choice must meet, x must meet where it is not c ([`Ignored`]).
+//!
 //! Expects a [verified](super::verify) graph. A value keeps the smallest demand, so demands are spread in the order of
 //! their size and each value is visited once: the work is linear in the graph, and loops need no second walk.
 
 use std::panic::Location;
 
 use super::verify::At;
-use super::{DType, Draft, Graph, Op, Scan, Value};
+use super::{Binary, DType, Draft, Graph, Ignored, Op, Scan, Value};
 
 /// An index made inside a program that is, or can be, outside of a table that it reaches.
 #[derive(Clone, Copy, PartialEq, thiserror::Error)]
@@ -61,6 +64,8 @@ struct Flow<'g> {
     /// What must be met at the second if it must be met at the first.
     edges: Vec<(usize, usize)>,
     demands: Vec<(Demand, usize)>,
+    /// A choice, and the value that it is of where that is not a number.
+    choices: Vec<(usize, usize, i32)>,
 }
 
 /// Sets the bound of every input, and gives the indices made inside the program that exceed theirs. A bound that an
@@ -76,11 +81,18 @@ pub fn derive(program: &mut Draft) -> Vec<OutOfRange> {
         // What a run leaves for the next one is read there.
         flow.edges.push((update.target.index(), update.value.index()));
     }
+    program.ignored.clear();
     if flow.demands.is_empty() {
         return Vec::new();
     }
     let met = flow.spread();
     let mistakes = flow.mistakes(&met);
+    for &(choice, of, number) in &flow.choices {
+        let input = program.inputs.iter().find(|i| i.value.index() == of).expect("choices are of inputs");
+        if let Some(Demand { rows, .. }) = met[choice] {
+            program.ignored.push(Ignored { value: input.value, rows, number });
+        }
+    }
     for input in &mut program.inputs {
         input.bound = met[input.value.index()].map(|demand| demand.rows);
     }
@@ -99,13 +111,13 @@ impl<'g> Flow<'g> {
                 first += scan.body.len();
             }
         }
-        for (_, graph, first) in flow.frames.clone() {
-            flow.frame(graph, first, &bodies);
+        for (scan, graph, first) in flow.frames.clone() {
+            flow.frame(scan, graph, first, &bodies);
         }
         flow
     }
 
-    fn frame(&mut self, graph: &Graph, first: usize, bodies: &[usize]) {
+    fn frame(&mut self, scan: Option<Value>, graph: &Graph, first: usize, bodies: &[usize]) {
         for v in graph.values() {
             let node = graph.node(v);
             let own = first + v.index();
@@ -125,7 +137,16 @@ impl<'g> Flow<'g> {
                     };
                     self.edges.push((own, bodies[node.operands[0].index()] + result.index()));
                 }
-                // Moved about; a mask, which is a float, says which is.
+                Op::Select if node.ty.dtype == DType::I32 => {
+                    let (yes, no) = (node.operands[1], node.operands[2]);
+                    self.edges.push((own, first + no.index()));
+                    let number = number_chosen_away(graph, node.operands[0], yes);
+                    match number.and_then(|number| Some((self.input(scan, graph, yes)?, number))) {
+                        Some((input, number)) => self.choices.push((own, input, number)),
+                        None => self.edges.push((own, first + yes.index())),
+                    }
+                }
+                // Moved about.
                 _ if node.ty.dtype == DType::I32 => {
                     let moved = node.operands.iter().filter(|&&o| !graph.is_float(o));
                     self.edges.extend(moved.map(|o| (own, first + o.index())));
@@ -133,6 +154,24 @@ impl<'g> Flow<'g> {
                 _ => {}
             }
         }
+    }
+
+    /// The input that a value is, or that a body's leaf reads.
+    fn input(&self, scan: Option<Value>, graph: &Graph, v: Value) -> Option<usize> {
+        let top = self.frames[0].1;
+        let outer = match scan {
+            None => v,
+            Some(node) => {
+                let Op::Scan(scan) = top.op(node) else { unreachable!("a frame is a scan's body") };
+                let (captures, each, _) = scan.split_operands(top.operands(node));
+                match *graph.op(v) {
+                    Op::Capture(i) => captures[i],
+                    Op::Each(i) => each[i],
+                    _ => return None,
+                }
+            }
+        };
+        matches!(top.op(outer), Op::Input(_)).then_some(outer.index())
     }
 
     fn scan(&mut self, scan: &Scan, operands: &[Value], body: usize) {
@@ -196,4 +235,14 @@ impl<'g> Flow<'g> {
         }
         mistakes
     }
+}
+
+/// The number that a mask says a value is not.
+fn number_chosen_away(graph: &Graph, mask: Value, of: Value) -> Option<i32> {
+    let Op::Binary(Binary::Ne) = graph.op(mask) else { return None };
+    let (float, number) = (graph.operands(mask)[0], graph.operands(mask)[1]);
+    let Op::Constant(c) = *graph.op(number) else { return None };
+    let is_of = matches!(graph.op(float), Op::ToFloat) && graph.operands(float)[0] == of;
+    // A float tells these from their neighbours.
+    (is_of && c.fract() == 0.0 && c.abs() < f64::from(1 << 24)).then_some(c as i32)
 }

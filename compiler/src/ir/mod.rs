@@ -21,6 +21,6 @@ pub mod verify;
 
 pub use graph::{Graph, Node, Value};
 pub use op::{Binary, Norm, Op, Row, TypeError, Unary};
-pub use program::{Draft, Init, Input, Parameter, Program, Update};
+pub use program::{Draft, Ignored, Init, Input, Parameter, Program, Update};
 pub use scan::{Carry, Scan};
 pub use types::{Axis, DType, Extent, Shape, Sizes, Type};

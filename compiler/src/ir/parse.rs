@@ -345,6 +345,12 @@ impl Parser {
                 let name = self.name()?;
                 let ty = self.ty_of_role(&role)?;
                 let bound = if self.eat("<") { Some(self.size()?) } else { None };
+                if self.eat_word("lengths") {
+                    if !self.eat_word("of") {
+                        return Err(self.expected("`of`"));
+                    }
+                    program.lengths.push((name.clone(), self.axis()?));
+                }
                 let value = scope.graph.leaf(Op::Input(name.clone()), ty);
                 scope.declare(&name, value, at)?;
                 program.inputs.push(Input { name, value, bound });

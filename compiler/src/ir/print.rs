@@ -353,6 +353,9 @@ impl fmt::Display for Draft {
             if let Some(bound) = input.bound {
                 write!(f, " < {bound}")?;
             }
+            if let Some((_, axis)) = self.lengths.iter().find(|(own, _)| *own == input.name) {
+                write!(f, " lengths of {}", axis.letter())?;
+            }
             writeln!(f)?;
         }
         for p in &self.parameters {

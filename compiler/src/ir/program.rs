@@ -105,6 +105,22 @@ pub struct Draft {
     pub updates: Vec<Update>,
     /// Names of the time axes in use, by number.
     pub axes: Vec<String>,
+    /// Inputs `i32[B]`, by name, that say how many steps of an axis are each sample's own. What labels on that axis are past
+    /// a sample's end does not matter.
+    pub lengths: Vec<(String, Axis)>,
+    /// Numbers of integer inputs that stand for no index: [`bounds`](super::bounds) finds them.
+    pub ignored: Vec<Ignored>,
+}
+
+/// A number of an integer input that stands for no index, and is replaced before one is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ignored {
+    /// The input's leaf.
+    pub value: Value,
+    /// All other numbers are from 0 to below this.
+    pub rows: usize,
+    /// The number.
+    pub number: i32,
 }
 
 /// A well-formed program, before or after any pass on graphs.

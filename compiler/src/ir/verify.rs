@@ -116,6 +116,14 @@ pub(crate) fn check(program: &Draft) -> Result<(), Invalid> {
             return Err(at(i.value, message));
         }
     }
+    for (input, axis) in &program.lengths {
+        // One that nothing needs may be gone.
+        let Some(i) = program.inputs.iter().find(|i| i.name == *input) else { continue };
+        if *graph.ty(i.value) != Type::int(Extent::Batch, ()) || usize::from(axis.0) >= program.axes.len() {
+            let message = format!("input {}: lengths are i32[B], of an axis that is declared", name(input));
+            return Err(at(i.value, message));
+        }
+    }
     let declared: HashSet<Value> = declared.collect();
     for v in graph.values() {
         let leaf = match graph.op(v) {

@@ -6,9 +6,10 @@
 use std::panic::Location;
 
 use super::Site;
-use super::expr::{Expr, Operand};
+use super::expr::{Expr, Operand, Value};
+use super::pointwise::select;
 use crate::error::RecordErrorKind as Kind;
-use crate::ir::{DType, Op, Type};
+use crate::ir::{Binary, DType, Extent, Op, Type};
 
 /// Losses.
 ///
@@ -39,6 +40,58 @@ impl<'r> Expr<'r> {
         let x = x.less_maximum();
         let loss = x.exp().sum().ln() - x.chosen(site, one_hot).sum();
         loss.mean_features()
+    }
+
+    /// [`cross_entropy`](Expr::cross_entropy) where one number stands for no label, as −100 does for others: 0 there, with
+    /// no gradient. Of more than one label a row, the mean of those that are labels. A mean over the rows that have one is
+    /// a masked one, with [`is_label`](Expr::is_label) as the mask.
+    ///
+    /// ```
+    /// # use retrograd_compiler::ir::Program;
+    /// # Program::record("doc", |p| {
+    /// let logits = p.affine("readout", p.sequence("x", 8), 10);
+    /// let label = p.labels_sequence("label"); // from 0 to 9, or −100
+    /// p.minimize(logits.cross_entropy_ignoring(label, -100).masked_mean(label.is_label(-100)));
+    /// # })?;
+    /// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+    /// ```
+    ///
+    /// A run checks labels that are an input, or an input [at](super::Step::at) a step: each is below N or the number that is
+    /// ignored, of which floats tell those apart that are nearer to 0 than 2²⁴.
+    #[track_caller]
+    pub fn cross_entropy_ignoring(self, labels: Expr<'r>, ignored: i32) -> Expr<'r> {
+        let site = Location::caller();
+        let Some(((_, _), (labels, ty))) = self.both_here(labels, site) else { return self.poisoned() };
+        if ty.dtype != DType::I32 {
+            // It says what is wrong with them.
+            return self.cross_entropy(labels);
+        }
+        let is_label = labels.is_label(ignored);
+        let Ok(recording) = labels.home() else { return self.poisoned() };
+        let zero = recording.make(|state| {
+            let frame = state.frame();
+            let graph = state.graph();
+            graph.location = Some(site);
+            Some(Value { frame, value: graph.constant(0.0, Type::int(Extent::Shared, ty.shape.clone())) })
+        });
+        let labels = is_label.apply(site, Op::Select, &[labels.into(), zero.into()]);
+        let Some((x, one_hot)) = self.labelled(site, "cross_entropy_ignoring", labels) else { return self.poisoned() };
+        let x = x.less_maximum();
+        let loss = x.exp().sum().ln() - x.chosen(site, one_hot).sum();
+        let loss = loss.chosen(site, is_label);
+        if ty.shape.rank() == 0 {
+            return loss;
+        }
+        let count = is_label.sum_features();
+        select(count, loss.sum_features() / count.maximum(1.0), 0.0)
+    }
+
+    /// 1 where an integer is another number than the one that is ignored, else 0.
+    #[track_caller]
+    pub fn is_label(self, ignored: i32) -> Expr<'r> {
+        let site = Location::caller();
+        let number = Operand::Number(f64::from(ignored));
+        self.apply(site, Op::ToFloat, &[]).binary(site, Binary::Ne, number)
     }
 
     /// The labelled feature along the last axis: `[.., N], i32[..] → [..]`. It is chosen, so what the other features hold,

@@ -138,7 +138,13 @@ impl<'r> Expr<'r> {
     }
 }
 
-/// `yes` where the condition is not 0, else `no`, feature by feature. The derivative goes to what was chosen.
+/// `yes` where the condition is not 0, else `no`, feature by feature. The derivative goes to what was chosen; what was not
+/// has the derivative 0.
+///
+/// 0 times a slope that is infinite or no number is NaN, here as in PyTorch and JAX: in `select(x.gt(0.0), x.ln(), 0.0)` the
+/// logarithm is computed at 0 as well, and its slope there is ∞. Choose its operand too:
+/// `select(x.gt(0.0), select(x.gt(0.0), x, 1.0).ln(), 0.0)`. Where the condition is one number a row and no parameter has a
+/// part in it, as a mask of padding, that is not needed: no gradient of a parameter takes the rows that were not chosen.
 ///
 /// A decoder that learns to live with its own mistakes reads the true word with a probability, else what it said itself
 /// (scheduled sampling, Bengio et al. 2015): here by a number drawn uniformly for each step and sample.

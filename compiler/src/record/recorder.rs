@@ -154,11 +154,11 @@ impl<'r> TimeAxis<'r> {
     }
 
     /// This axis with samples of different lengths. The input `i32[B]` of this name says how many of a run's steps are
-    /// each sample's own, counted from the first; the rest is padding. A length of T or more is all of them.
+    /// each sample's own, counted from the first; the rest is padding. A run refuses lengths below 0 or above its steps.
     ///
     /// Scans over the result run as if each sample were alone: outputs past its end are 0, its last step is its own,
     /// and a scan in reverse begins there. Past the end a state stays as it is and no derivative arises, so padding has
-    /// no influence; it must only be numbers with which a step can be computed, such as 0.
+    /// no influence, whatever it holds: floats may be NaN or ∞ there, labels any number.
     ///
     /// ```
     /// # use retrograd_compiler::ir::Program;
@@ -181,7 +181,14 @@ impl<'r> TimeAxis<'r> {
     pub fn lengths(self, name: &str) -> TimeAxis<'r> {
         let site = Location::caller();
         let Some(axis) = self.axis else { return self };
-        let length = self.recording.make(|state| state.input(site, name, Type::int(Extent::Batch, ())));
+        let length = self.recording.make(|state| {
+            let length = state.input(site, name, Type::int(Extent::Batch, ()))?;
+            let Op::Input(name) = state.program.graph.op(length.value).clone() else { unreachable!("an input") };
+            if !state.program.lengths.contains(&(name.clone(), axis)) {
+                state.program.lengths.push((name, axis));
+            }
+            Some(length)
+        });
         let rows = |extent| self.recording.apply(site, Op::RowCount(extent), &[]);
         let last = rows(Extent::Time(axis)) / rows(Extent::Batch) - 1.0;
         // Steps are counted down from the last, since a loop that runs backwards is begun anew in each run. The half

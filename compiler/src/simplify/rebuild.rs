@@ -15,7 +15,9 @@ use std::ops::Deref;
 use rustc_hash::{FxHashMap, FxHasher};
 
 pub use super::body::Body;
-use crate::ir::{Binary, Draft, Extent, Graph, Input, Op, Parameter, Program, Scan, Shape, Type, Unary, Update, Value};
+use crate::ir::{
+    Binary, Draft, Extent, Graph, Ignored, Input, Op, Parameter, Program, Scan, Shape, Type, Unary, Update, Value,
+};
 
 /// A graph under construction in which no node occurs twice.
 #[derive(Default)]
@@ -417,5 +419,7 @@ pub fn with_graph(program: &Draft, graph: Graph, map: &[Option<Value>]) -> Draft
         objective: program.objective.map(new),
         updates: program.updates.iter().map(|u| Update { target: new(u.target), value: new(u.value) }).collect(),
         axes: program.axes.clone(),
+        lengths: program.lengths.clone(),
+        ignored: program.ignored.iter().filter_map(|i| Some(Ignored { value: map[i.value.index()]?, ..*i })).collect(),
     }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 
+use crate::ir::bounds;
 use crate::ir::op::Eval;
 use crate::ir::{Axis, Binary, Draft, Extent, Graph, Input, Op, Parameter, Program, Scan, Type, Update, Value};
 use crate::simplify::rebuild::Numbered;
@@ -206,6 +207,8 @@ pub fn unroll(program: &Program, axis: Axis, steps: usize) -> Result<Program, Un
         }
     }
     new.graph = unroll.g.finish();
+    new.lengths = program.lengths.iter().filter(|(_, own)| *own != axis).cloned().collect();
+    bounds::derive(&mut new);
     Ok(new.by_pass())
 }
 
