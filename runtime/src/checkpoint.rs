@@ -91,6 +91,11 @@ impl Checkpoint {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// A tensor, if there is one of this name.
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
     /// The text of a note, if there is one.
     pub fn get_note(&self, key: &str) -> Option<&str> {
         self.notes.get(key).map(String::as_str)
