@@ -212,3 +212,35 @@ fn an_integer_constant_has_its_value() {
     run::<f32>(text);
     run::<f64>(text);
 }
+
+/// A stored integer of each sample comes out of a file with as many samples as there were, and in range.
+#[test]
+fn a_stored_integer_from_a_file_is_in_range() {
+    let path: PathBuf = std::env::temp_dir().join(format!("retrograd-stored-{}", std::process::id()));
+    let program = Program::record("stored", |p| {
+        let (word, before) = (p.labels("word"), p.labels("before"));
+        let table = p.parameter("table", [3, 2], Init::Normal(1.0));
+        p.minimize(table.lookup(before).square().sum());
+        p.update(before, word);
+    })
+    .expect("a program without mistakes");
+    let trainer = || program.trainer(Sgd::new(0.1)).compile().expect("code for this machine");
+    let mut first = trainer();
+    first.step(&Feed::new().i32("word", arr1(&[2, 1, 0, 2]).view())).expect("in range");
+    let error = refused(first.step(&Feed::new().i32("word", arr1(&[2, 3, 0, 2]).view())));
+    assert_eq!(error, "input `word` has 3 at [1]; allowed are 0 to 2");
+    first.save(&path).expect("a file");
+    let mut second = trainer();
+    second.load(&path).expect("the file as it was written");
+    let words = arr1(&[0, 0, 0, 0]);
+    let feed = Feed::new().i32("word", words.view());
+    assert_eq!(second.step(&feed).expect("in range").loss, first.step(&feed).expect("in range").loss);
+
+    let mut file = Checkpoint::load(&path).expect("the file as it was written");
+    let _: ndarray::ArrayD<i32> = file.take("before", &[4]).expect("the value, as an integer");
+    file.insert("before", arr1(&[0, 1, 2, -1]).into_dyn());
+    file.save(&path).expect("a file");
+    let error = refused(second.load(&path));
+    std::fs::remove_file(&path).expect("it is there");
+    assert_eq!(error, "input `before` has -1 at [3]; allowed are 0 to 2");
+}

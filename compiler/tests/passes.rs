@@ -672,3 +672,36 @@ fn what_cannot_be_divided_says_why() {
     let updated = whole.extend(|p| p.update(p.value("scale"), p.value("scale") * 0.5)).expect("no mistakes");
     assert_eq!(divide(&updated, Axis(1)).unwrap_err(), DivideError::Updates { target: "scale".to_string() });
 }
+
+/// A body is as deep as it is long here, and a sum over steps can be reached in 2⁶⁰ ways: passes neither go down as far by
+/// recursion, which the stack of a thread would not bear, nor go each way.
+#[test]
+fn a_body_may_be_deep() {
+    let (deep, ways) = (20_000, 60);
+    let mut text = String::from(
+        "program deep {\n  axis T = time\n  sequence x: f32[T, B]\n  scan s {\n    each x: f32[B] = x\n    carry h: f32[B] = 0\n    \
+         %0: f32[B] = mul h, 0.5\n",
+    );
+    for i in 1..=deep {
+        let op = if i % 3 == 0 { "sub" } else { "add" };
+        text += &format!("    %{i}: f32[B] = {op} %{}, x\n", i - 1);
+    }
+    text +=
+        &format!("    %{}: f32[B] = mul %{deep}, 0.0001\n    %{}: f32 = sum_rows %{}\n", deep + 1, deep + 2, deep + 1);
+    for i in deep + 3..deep + 3 + ways {
+        text += &format!("    %{i}: f32 = add %{0}, %{0}\n", i - 1);
+    }
+    let (next, last) = (deep + 1, deep + 2 + ways);
+    text += &format!(
+        "    sum n = %{last}\n    next h = %{next}\n  }}\n  %0: f32[B] = final h of s\n  %1: f32 = total n of s\n"
+    );
+    text += "  output h = %0\n  output n = %1\n}\n";
+    let program = parse(&text);
+    for sizes in [Sizes::new(1, 1), Sizes::new(4, 2)] {
+        let values = values(&program, &sizes, 3);
+        let expected = interpret(&program, &values, &sizes);
+        for (name, pass) in PASSES {
+            assert_same(name, &interpret(&checked(name, pass(&program)), &values, &sizes), &expected, 1e-9);
+        }
+    }
+}

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::{ArrayD, ArrayViewD, arr0};
 use retrograd_compiler::error::Place;
-use retrograd_compiler::ir::{Axis, Extent, Op, Program, Sizes, Value};
+use retrograd_compiler::ir::{Extent, Op, Program, Sizes, Value};
 use retrograd_compiler::plan::Checkpointing;
 use retrograd_compiler::time::{self, TruncateError};
 
@@ -894,8 +894,14 @@ impl Trainer {
         for (name, values) in parameters {
             self.session.set_parameter(&name, values.view())?;
         }
-        if batch > 0 && !carried.is_empty() {
-            let sizes = Sizes { batch, steps: vec![1; usize::from(Axis::MAX)] };
+        // A value of each sample has memory for as many as there were. Its tensor was there, so they are not too many.
+        let program = self.session.program();
+        let of_samples =
+            |name: &str| program.input(name).is_some_and(|input| program.ty(input.value).extent == Extent::Batch);
+        let axes = program.axes.len();
+        let sized = carried.iter().chain(&stored).any(|(name, _)| of_samples(name));
+        if batch > 0 && sized {
+            let sizes = Sizes { batch, steps: vec![1; axes] };
             self.session.resume(&sizes, &carried);
         } else {
             self.session.reset_state();

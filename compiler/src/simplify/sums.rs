@@ -56,8 +56,7 @@ impl Rewrite for Gather {
         if facts.classes[site.value.index()] != Class::Within || facts.link[site.value.index()] {
             return None;
         }
-        let mut terms = Vec::new();
-        flatten(site.old, facts, site.value, false, &mut terms);
+        let terms = flatten(site.old, facts, site.value);
         let (inside, outside): (Vec<_>, Vec<_>) =
             terms.into_iter().partition(|(v, _)| facts.classes[v.index()] == Class::Within);
         if outside.len() < 2 {
@@ -74,16 +73,22 @@ impl Rewrite for Gather {
     }
 }
 
-/// The terms of a sum with their signs, through sums that are only terms.
-fn flatten(old: &Graph, facts: &Facts, v: Value, minus: bool, terms: &mut Vec<(Value, bool)>) {
-    let second = sign(old.op(v)).expect("only sums are flattened");
-    for (&operand, flip) in old.operands(v).iter().zip([false, second]) {
-        if facts.link[operand.index()] {
-            flatten(old, facts, operand, minus ^ flip, terms);
-        } else {
-            terms.push((operand, minus ^ flip));
+/// The terms of a sum with their signs, from left to right, through sums that are only terms. A sum may be as deep as the
+/// graph is long, so the walk keeps a list of its own.
+fn flatten(old: &Graph, facts: &Facts, v: Value) -> Vec<(Value, bool)> {
+    let mut terms = Vec::new();
+    // What is yet to be looked at, the next one last; whether it is a sum to go through.
+    let mut open = vec![(v, false, true)];
+    while let Some((v, minus, through)) = open.pop() {
+        if !through {
+            terms.push((v, minus));
+            continue;
         }
+        let second = sign(old.op(v)).expect("only sums are flattened");
+        let operands = old.operands(v).iter().zip([false, second]).rev();
+        open.extend(operands.map(|(&o, flip)| (o, minus ^ flip, facts.link[o.index()])));
     }
+    terms
 }
 
 /// The sum of terms up to its sign: minus if all are negative.

@@ -19,7 +19,7 @@
 //! all steps, whichever way the loop runs. What sums over the rows of one step has no such form, and stays unless it
 //! is summed over the steps as well.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::cut::Cut;
 use crate::ir::op::Tangent;
@@ -146,10 +146,9 @@ impl Division {
             wanted.push(port.value);
         }
         for (port, _) in scan.sums.iter().zip(&used.totals).filter(|(_, used)| **used) {
-            if d.leaves(body, port.value) {
-                d.wanted_for_total(body, port.value, &mut wanted);
-            } else {
-                states.push(port.value);
+            match d.wanted_for_total(body, port.value) {
+                Some(values) => wanted.extend(values),
+                None => states.push(port.value),
             }
         }
         d.divide_behind(body, states, &wanted);
@@ -297,25 +296,30 @@ impl Division {
 
     /// Whether a sum over steps can be had outside of the loop.
     fn leaves(&self, body: &Graph, v: Value) -> bool {
-        match self.total(body, v) {
-            Total::Times | Total::Rows | Total::Reduction => true,
-            Total::Through(linear) => linear.iter().all(|&i| self.leaves(body, body.operands(v)[i])),
-            Total::Inside => false,
-        }
+        self.wanted_for_total(body, v).is_some()
     }
 
-    /// Which values it needs there.
-    fn wanted_for_total(&self, body: &Graph, v: Value, wanted: &mut Vec<Value>) {
-        match self.total(body, v) {
-            Total::Times | Total::Rows => wanted.push(v),
-            Total::Reduction => wanted.extend(body.operands(v)),
-            Total::Through(linear) => {
-                let others = (0..body.operands(v).len()).filter(|i| !linear.contains(i));
-                wanted.extend(others.map(|i| body.operands(v)[i]));
-                linear.iter().for_each(|&i| self.wanted_for_total(body, body.operands(v)[i], wanted));
+    /// Which values it needs there; `None` if it cannot be had there. Each value is looked at once, however many ways lead
+    /// to it, and in a list rather than by recursion: a body may be as deep as it is long.
+    fn wanted_for_total(&self, body: &Graph, v: Value) -> Option<Vec<Value>> {
+        let (mut wanted, mut seen, mut open) = (Vec::new(), HashSet::new(), vec![v]);
+        while let Some(v) = open.pop() {
+            if !seen.insert(v) {
+                continue;
             }
-            Total::Inside => unreachable!("asked of totals that leave"),
+            let operands = body.operands(v);
+            match self.total(body, v) {
+                Total::Times | Total::Rows => wanted.push(v),
+                Total::Reduction => wanted.extend(operands),
+                Total::Through(linear) => {
+                    let others = (0..operands.len()).filter(|i| !linear.contains(i));
+                    wanted.extend(others.map(|i| operands[i]));
+                    open.extend(linear.iter().rev().map(|&i| operands[i]));
+                }
+                Total::Inside => return None,
+            }
         }
+        Some(wanted)
     }
 }
 
@@ -426,9 +430,33 @@ impl Motion<'_> {
 
     /// The sum over steps of a value.
     fn total(&mut self, v: Value, known: &mut HashMap<Value, Value>) -> Value {
-        if let Some(&total) = known.get(&v) {
-            return total;
+        let body = &self.scan.body;
+        let mut open = vec![v];
+        while let Some(&v) = open.last() {
+            // What it is linear in comes first, from left to right.
+            let missing = match self.division.total(body, v) {
+                _ if known.contains_key(&v) => None,
+                Total::Through(linear) => {
+                    linear.into_iter().map(|i| body.operands(v)[i]).find(|o| !known.contains_key(o))
+                }
+                _ => None,
+            };
+            match missing {
+                Some(operand) => open.push(operand),
+                None => {
+                    open.pop();
+                    if !known.contains_key(&v) {
+                        let total = self.total_of(v, known);
+                        known.insert(v, total);
+                    }
+                }
+            }
         }
+        known[&v]
+    }
+
+    /// The sum over steps of a value, where those of what it is linear in are known.
+    fn total_of(&mut self, v: Value, known: &HashMap<Value, Value>) -> Value {
         let body = &self.scan.body;
         let (op, ty) = (body.op(v).clone(), body.ty(v).clone());
         let total = match self.division.total(body, v) {
@@ -450,14 +478,13 @@ impl Motion<'_> {
                     .operands(v)
                     .iter()
                     .enumerate()
-                    .map(|(i, &o)| if linear.contains(&i) { self.total(o, known) } else { self.outside_of(o) })
+                    .map(|(i, &o)| if linear.contains(&i) { known[&o] } else { self.outside_of(o) })
                     .collect();
                 self.g.add(op, &operands)
             }
             Total::Inside => unreachable!("asked of totals that leave"),
         };
         assert_eq!(*self.g.ty(total), Type { ..ty }, "a sum over steps has the type of its terms");
-        known.insert(v, total);
         total
     }
 
