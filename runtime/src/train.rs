@@ -898,7 +898,8 @@ impl Trainer {
         let program = self.session.program();
         let of_samples =
             |name: &str| program.input(name).is_some_and(|input| program.ty(input.value).extent == Extent::Batch);
-        let axes = program.axes.len();
+        // As a feed says it: a run of one step finds the values where they are.
+        let axes = program.axes.len().max(1);
         let sized = carried.iter().chain(&stored).any(|(name, _)| of_samples(name));
         if batch > 0 && sized {
             let sizes = Sizes { batch, steps: vec![1; axes] };
