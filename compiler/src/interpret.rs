@@ -39,7 +39,7 @@ pub struct Outcome {
 /// ```
 /// use retrograd_compiler::interpret::{interpret, random_values};
 /// use retrograd_compiler::ir::op::{Op, Unary};
-/// use retrograd_compiler::ir::program::{Input, Program};
+/// use retrograd_compiler::ir::program::{Draft, Input};
 /// use retrograd_compiler::ir::types::{Extent, Sizes, Type};
 ///
 /// let mut p = Draft::new("square");

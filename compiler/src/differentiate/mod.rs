@@ -179,15 +179,16 @@ fn cotangents_of(graph: &mut Graph, cotangents: &[(Value, Value)], wrt: &[Value]
 /// use retrograd_compiler::differentiate::gradient;
 /// use retrograd_compiler::ir::Program;
 ///
-/// let mut program = Program::record("norm", |p| {
+/// let program = Program::record("norm", |p| {
 ///     let x = p.input("x", 3);
 ///     p.output("squares", x.square());
 ///     p.output("norm", x.square().sum().mean_rows());
 /// })?;
 /// let [x, squares, norm] = [program.input("x").map(|x| x.value), program.output("squares"), program.output("norm")];
 /// let (x, squares, norm) = (x.unwrap(), squares.unwrap(), norm.unwrap());
-/// assert_eq!(gradient(&mut program.graph, norm, &[x])?.len(), 1);
-/// let error = gradient(&mut program.graph, squares, &[x]).unwrap_err().to_string();
+/// let mut draft = program.into_draft();
+/// assert_eq!(gradient(&mut draft.graph, norm, &[x])?.len(), 1);
+/// let error = gradient(&mut draft.graph, squares, &[x]).unwrap_err().to_string();
 /// assert!(error.starts_with("f32[B, 3] (") && error.contains("has no gradient: only one number"), "{error}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -180,7 +180,7 @@ impl Program {
     ///
     /// ```
     /// use retrograd_compiler::ir::Program;
-    /// let program = Program::record("line", |p| p.minimize(p.affine("line", p.input("x", 1), 1).square()))?;
+    /// let program = Program::record("line", |p| p.minimize(p.affine("line", p.input("x", 1), 1).square().sum()))?;
     /// assert!(program.freeze(|name| name == "line.b").backward()?.output("d.line.b").is_none());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
