@@ -29,7 +29,13 @@ const WINDOWS: [(usize, usize); 3] = [(0, 2), (2, 3), (3, STEPS)];
 fn is_causal(graph: &Graph, v: Value) -> bool {
     let needed = graph.reachable([v]);
     graph.values().filter(|v| needed[v.index()]).all(|v| match graph.op(v) {
-        Op::Last | Op::PlaceLast(_) | Op::Final(_) | Op::Total(_) | Op::SumRows(_) | Op::RowCount(_) => false,
+        Op::Last
+        | Op::PlaceLast(_)
+        | Op::Within(_)
+        | Op::Final(_)
+        | Op::Total(_)
+        | Op::SumRows(_)
+        | Op::RowCount(_) => false,
         Op::DotTn | Op::ScatterAdd(_) => false,
         Op::Scan(scan) => !scan.reverse,
         _ => true,
@@ -177,7 +183,7 @@ fn check_in_pieces(program: &Program) -> Found {
         }
         stream.reset();
     }
-    let backwards = |op: &Op| matches!(op, Op::Scan(scan) if scan.reverse && !scan.counts_lengths());
+    let backwards = |op: &Op| matches!(op, Op::Scan(scan) if scan.reverse);
     if program.objective.is_none() || program.graph.values().any(|v| backwards(program.graph.op(v))) {
         return Ok(());
     }

@@ -261,6 +261,7 @@ table! {
     ],
     Op::Last => [sample(Op::Last, 1, [(Away, MATRIX)])],
     Op::PlaceLast(_) => [sample(Op::PlaceLast(Axis(0)), 1, [(Away, MATRIX)])],
+    Op::Within(_) => [sample(Op::Within(Axis(0)), 1, [(Below(4), SCALAR)])],
 }
 
 /// A sample with its extents chosen: one node on inputs `x0`, `x1`, ..

@@ -155,6 +155,7 @@ samples! {
     Op::Expand(_) => [(Op::Expand(T1), [float(B, 3)]), (Op::Expand(B), [float(S, 3)])],
     Op::Last => [(Op::Last, [float(T1, 3)])],
     Op::PlaceLast(_) => [(Op::PlaceLast(Axis(3)), [float(B, 3)])],
+    Op::Within(_) => [(Op::Within(Axis(3)), [Type::int(B, ())])],
 }
 
 /// A program of one op on inputs.

@@ -782,6 +782,15 @@ impl<E: Float> Run<'_, E> {
                         }
                     }
                 }
+                Work::Within { from, into } => {
+                    let first = self.window.map_or(0, |window| window.start * self.sizes.batch);
+                    for r in mine {
+                        let (step, sample) = ((first + r) / self.sizes.batch, (first + r) % self.sizes.batch);
+                        let length = *self.address::<i32>(from, t, sample);
+                        let is_own = usize::try_from(length).is_ok_and(|length| step < length);
+                        *self.address::<E>(into, t, r) = if is_own { E::ONE } else { E::default() };
+                    }
+                }
                 Work::PlaceLast { from, into, axis } => {
                     let before = (self.sizes.steps(*axis) - 1) * self.sizes.batch;
                     let first = self.window.map_or(0, |window| window.start * self.sizes.batch);

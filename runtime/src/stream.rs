@@ -383,7 +383,7 @@ fn lengths(program: &Program) -> Vec<usize> {
     let (mut by_loops, mut by_others) = (vec![false; graph.len()], vec![false; graph.len()]);
     roots.for_each(|v| by_others[v.index()] = true);
     for v in graph.values().rev() {
-        let counts = matches!(graph.op(v), Op::Scan(scan) if scan.counts_lengths());
+        let counts = matches!(graph.op(v), Op::Within(_));
         for o in graph.operands(v) {
             by_loops[o.index()] |= by_loops[v.index()] || counts;
             by_others[o.index()] |= by_others[v.index()] && !counts;

@@ -947,7 +947,6 @@ fn carries(program: &Program, objective: Value) -> Result<(), TruncateError> {
     for v in program.graph.values().filter(|v| needed[v.index()]) {
         if let Op::Scan(scan) = program.graph.op(v)
             && scan.reverse
-            && !scan.counts_lengths()
         {
             let place = Place(program.graph.node(v).location);
             return Err(TruncateError::Backwards { scan: scan.name.clone(), place });

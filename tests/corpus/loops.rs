@@ -360,6 +360,22 @@ fn anew_with_lengths() -> Program {
     })
 }
 
+/// A cell that makes its own states, which are started elsewhere, and begin there again.
+fn anew_where_started() -> Program {
+    record("states_begin_anew_where_started", |p| {
+        let (x, start) = (p.sequence("x", 3), p.parameter("start", 4, Init::Normal(0.5)));
+        let time = p.axis("time").reset_where(p.sequence("mask", ()));
+        let run = time.scan("there", |s| {
+            s.start("h", start);
+            let h = retrograd::cells::lstm(s, s.at(x), 4);
+            s.start("c", start * 2.0);
+            h
+        });
+        p.output("h", run.all());
+        p.minimize(energy(run.all()));
+    })
+}
+
 /// All of them.
 pub fn programs() -> Vec<Program> {
     vec![
@@ -381,5 +397,6 @@ pub fn programs() -> Vec<Program> {
         anew(),
         anew_forwards(),
         anew_with_lengths(),
+        anew_where_started(),
     ]
 }

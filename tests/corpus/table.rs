@@ -197,6 +197,7 @@ table! {
     ],
     Op::Last => [sample(Op::Last, [(Float, ROW)])],
     Op::PlaceLast(_) => [sample(Op::PlaceLast(Axis(0)), [(Float, ROW)])],
+    Op::Within(_) => [sample(Op::Within(Axis(0)), [(Below(9), SCALAR)])],
 }
 
 const TIME: Extent = Extent::Time(Axis(0));

@@ -191,6 +191,8 @@ pub enum Op {
     Last,
     /// A value at the last step, zeros before: batch → time. The adjoint of `Last`.
     PlaceLast(Axis),
+    /// 1 at the steps before each sample's length, 0 from there on: `i32[B] → f32[T, B]`. Steps are counted as integers.
+    Within(Axis),
 
     /// A loop over time.
     Scan(Box<Scan>),

@@ -512,6 +512,10 @@ impl Parser {
                 Extent::Time(axis) => Op::PlaceLast(axis),
                 _ => return Err(place.error(format!("`place_last` makes a sequence, not {ty}"))),
             },
+            "within" => match ty.extent {
+                Extent::Time(axis) => Op::Within(axis),
+                _ => return Err(place.error(format!("`within` makes a sequence, not {ty}"))),
+            },
             _ => plain(&word).ok_or_else(|| place.error(format!("there is no op `{word}`")))?,
         };
         scope.graph.try_add(op, &operands).map_err(|e| place.error(e.to_string()))

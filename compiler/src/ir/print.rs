@@ -273,7 +273,7 @@ fn attributes(op: &Op) -> String {
         Op::Dot | Op::DotNt | Op::DotTn | Op::MatMul { .. } => String::new(),
         Op::Sum(_) | Op::Max(_) | Op::Broadcast(_) | Op::Reshape(_) => String::new(),
         Op::Gather | Op::ScatterAdd(_) | Op::OneHot(_) | Op::Argmax => String::new(),
-        Op::SumRows(_) | Op::Expand(_) | Op::Last | Op::PlaceLast(_) => String::new(),
+        Op::SumRows(_) | Op::Expand(_) | Op::Last | Op::PlaceLast(_) | Op::Within(_) => String::new(),
         Op::Scan(_) | Op::Yield(_) | Op::Final(_) | Op::Total(_) => String::new(),
     }
 }

@@ -59,16 +59,7 @@ pub struct Scan {
     pub sums: Vec<Port>,
 }
 
-/// Name of the loop that compares the steps of a run with the lengths of its samples.
-pub(crate) const LENGTHS: &str = "lengths";
-
 impl Scan {
-    /// Whether it is the loop that says which steps are a sample's own: it counts the steps that are left of a run. It runs
-    /// backwards, but reads no sequence, and so does not look ahead: a run of one step has one step left.
-    pub fn counts_lengths(&self) -> bool {
-        self.reverse && self.each.is_empty() && self.name == LENGTHS
-    }
-
     /// A scan with an empty body.
     pub fn new(name: impl Into<String>, axis: Axis, reverse: bool) -> Scan {
         Scan {

@@ -704,7 +704,8 @@ fn stage(name: &str, domain: Domain, work: Work) -> Stage {
         | Work::Argmax { from, into, .. }
         | Work::ToFloat { from, into }
         | Work::Copy { from, into, .. }
-        | Work::PlaceLast { from, into, .. } => (vec![from.access], vec![into.access]),
+        | Work::PlaceLast { from, into, .. }
+        | Work::Within { from, into, .. } => (vec![from.access], vec![into.access]),
         Work::MatrixRows { from, into, packed, .. } => (vec![from.access, shared(*packed)], vec![into.access]),
         Work::MatMul { a, b, into, .. } => (vec![a.access, b.access], vec![into.access]),
         Work::Gather { table, index, into, .. } => (vec![table.access, index.access], vec![into.access]),

@@ -404,6 +404,13 @@ pub enum Work {
         /// Its axis.
         axis: Axis,
     },
+    /// 1 at the steps before each sample's length, 0 from there on.
+    Within {
+        /// An integer per sample: its length.
+        from: Span,
+        /// Sequence.
+        into: Span,
+    },
 }
 
 /// One step of a plan.

@@ -184,6 +184,7 @@ impl Plan {
             }
             Work::Copy { from, into, .. } => format!("copy {} = {}", s(into), s(from)),
             Work::Fill { into, value } => format!("fill {} = {value}", s(into)),
+            Work::Within { from, into } => format!("within {} = {}", s(into), s(from)),
             Work::PlaceLast { from, into, .. } => format!("place_last {} = {}", s(into), s(from)),
         };
         writeln!(f, "{indent}{text} ; {rows}")

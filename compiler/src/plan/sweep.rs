@@ -250,6 +250,7 @@ impl Stage {
             | Work::ToFloat { from, into }
             | Work::Copy { from, into, .. }
             | Work::PlaceLast { from, into, .. }
+            | Work::Within { from, into, .. }
             | Work::OneHot { index: from, into, .. } => {
                 read(from);
                 write(into);

@@ -59,7 +59,7 @@ impl<'r> Expr<'r> {
     pub fn log_softmax(self) -> Expr<'r> {
         let Some(x) = self.along_last(Location::caller(), "log_softmax") else { return self.poisoned() };
         let x = x.less_maximum();
-        x - x.exp().sum_last().ln()
+        x - x.log_sum_exp()
     }
 
     /// A class drawn at random from softmax(x) along the last axis: `[.., N] → i32[..]`. The chance comes from outside, as
@@ -124,6 +124,16 @@ impl<'r> Expr<'r> {
         let site = Location::caller();
         let axis = self.shape().rank().saturating_sub(1);
         self - self.reduce(site, "max", axis, Op::Max).stop_gradient()
+    }
+
+    /// ln Σ exp(xᵢ) along the last axis, which stays as 1, where the largest xᵢ is 0.
+    ///
+    /// Taken by log1p of the sum less 1: what is certain has a loss of 10⁻⁹ and not of 0. A term that is 1 is taken off before it
+    /// is added, which is exact and has no derivative.
+    #[track_caller]
+    pub(super) fn log_sum_exp(self) -> Expr<'r> {
+        let is_largest = self.ge(0.0);
+        ((self.exp() - is_largest).sum_last() + (is_largest.sum_last() - 1.0)).log1p()
     }
 
     #[track_caller]

@@ -38,7 +38,8 @@ impl<'r> Expr<'r> {
         let Some((x, one_hot)) = self.labelled(site, "cross_entropy", labels) else { return self.poisoned() };
         // ln Σ exp(x − m) − (x − m)[label]: the maximum m cancels.
         let x = x.less_maximum();
-        let loss = x.exp().sum().ln() - x.chosen(site, one_hot).sum();
+        let log_sum = x.log_sum_exp().reshape(x.shape().leading().to_vec());
+        let loss = log_sum - x.chosen(site, one_hot).sum();
         loss.mean_features()
     }
 
@@ -145,12 +146,20 @@ impl<'r> Expr<'r> {
     }
 
     /// Mean of −t·ln σ(x) − (1 − t)·ln(1 − σ(x)) over the features of a row, x being logits and t in \[0, 1\].
-    /// Written softplus(x) − x·t, which neither overflows nor cancels.
+    ///
+    /// Written `softplus(−|x|) + |x|·w`, where w is how far the target is from the side that x is on: 1 − t where x > 0, else
+    /// t. Both terms are positive, so nothing cancels: a loss of 10⁻⁸ is as exact as one of 10, and so is its derivative
+    /// σ(x) − t. An infinite x gives 0 where its target agrees, else ∞.
     #[track_caller]
     pub fn binary_cross_entropy(self, target: Expr<'r>) -> Expr<'r> {
         let site = Location::caller();
         let Some((x, target)) = self.against(site, "binary_cross_entropy", target) else { return self.poisoned() };
-        (x.softplus() - x * target).mean_features()
+        let is_positive = x.gt(0.0);
+        // Not `abs`, whose derivative at 0 is neither side's.
+        let size = select(is_positive, x, -x);
+        let distance = select(is_positive, 1.0 - target, target);
+        let infinite_and_right = size.gt(f32::MAX) * distance.eq(0.0);
+        ((-size).softplus() + select(infinite_and_right, 0.0, size * distance)).mean_features()
     }
 
     /// Itself and a target of its shape.

@@ -10,7 +10,6 @@ use super::scans::Over;
 use super::scope::Scope;
 use super::step::{self, Step, StepResult, Unrolled};
 use crate::error::{Place, RecordErrorKind as Kind};
-use crate::ir::scan::LENGTHS;
 use crate::ir::{self, Axis, Extent, Op, Shape, Type, Update};
 
 /// A program while it is recorded: its inputs, scans, outputs and objective. Parameters and layers without state are
@@ -189,18 +188,8 @@ impl<'r> TimeAxis<'r> {
             }
             Some(length)
         });
-        let rows = |extent| self.recording.apply(site, Op::RowCount(extent), &[]);
-        let last = rows(Extent::Time(axis)) / rows(Extent::Batch) - 1.0;
-        // Steps are counted down from the last, since a loop that runs backwards is begun anew in each run. The half
-        // is for counts of rows that a float rounds.
-        let end = length.to_float() - 0.5;
-        let plain = TimeAxis { mask: None, reset: None, ..self };
-        let own = plain.scan_reverse(LENGTHS, |s| {
-            let t = s.state_from("t", last);
-            s.next(t, t - 1.0);
-            end.gt(t)
-        });
-        TimeAxis { mask: Some(own.all()), ..self }
+        let own = self.recording.apply(site, Op::Within(axis), &[length.into()]);
+        TimeAxis { mask: Some(own), ..self }
     }
 
     /// This axis with sequences that stand one behind another: `begins: f32[T, B]` is not 0 at the first step of each.

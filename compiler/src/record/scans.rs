@@ -6,7 +6,7 @@ use super::expr::{Expr, Value as Local};
 use super::recording::{Recording, State};
 use crate::error::{Place, RecordErrorKind as Kind};
 use crate::ir::scan::Port;
-use crate::ir::{Axis, Carry, Extent, Graph, Op, Scan, Value};
+use crate::ir::{Axis, Carry, Extent, Graph, Op, Scan, Type, Value};
 
 /// What a scan runs over.
 #[derive(Clone, Copy, Default)]
@@ -46,6 +46,15 @@ struct Start {
     name: String,
     site: Site,
     initial: Value,
+}
+
+impl Body {
+    /// A leaf that reads a value of the program's graph, one of its own whether or not another reads it.
+    fn capture(&mut self, value: Value, ty: Type, name: String) -> Value {
+        let leaf = self.graph.leaf(Op::Capture(self.captures.len()), ty);
+        self.captures.push((value, Port { name, value: leaf }));
+        leaf
+    }
 }
 
 struct StateOf {
@@ -226,8 +235,11 @@ impl State {
         body.graph.location = Some(site);
         let leaf = body.graph.leaf(Op::Carry(body.states.len()), ty.at(Extent::Batch));
         let (frame, reset, reverse) = (body.frame, body.reset, body.reverse);
-        let again = reset.and_then(|_| self.local(site, Local { frame: 0, value: initial }));
-        let body = self.body.as_mut().expect("still open");
+        // A leaf for this alone: `start` may say later that the state starts elsewhere.
+        let again = reset.map(|_| match *self.program.graph.op(initial) {
+            Op::Constant(x) => body.graph.constant(x, ty),
+            _ => body.capture(initial, ty, "v".to_string()),
+        });
         let seen = match (reset, again) {
             // A loop that runs backwards begins anew behind the step that is the first of a sequence.
             (Some(reset), Some(again)) if !reverse => body.graph.add(Op::Select, &[reset, again, leaf]),
@@ -286,6 +298,15 @@ impl State {
                 continue;
             }
             body.states[i].initial = initial;
+            // Where the state begins anew, it begins there, too.
+            let Some(again) = body.states[i].again else { continue };
+            match *body.graph.op(again) {
+                Op::Capture(port) => body.captures[port].0 = initial,
+                _ => {
+                    *body.graph.op_mut(again) = Op::Capture(body.captures.len());
+                    body.captures.push((initial, Port { name: "v".to_string(), value: again }));
+                }
+            }
         }
     }
 

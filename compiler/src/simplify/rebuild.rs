@@ -188,7 +188,7 @@ fn attributes(op: &Op, mut take: impl FnMut(u64)) {
         Op::Slice { axis, start, len } => list(&[*axis, *start, *len]),
         Op::Pad { axis, before, after } => list(&[*axis, *before, *after]),
         Op::MatMul { ta, tb } => list(&[usize::from(*ta), usize::from(*tb)]),
-        Op::PlaceLast(axis) => list(&[usize::from(axis.0)]),
+        Op::PlaceLast(axis) | Op::Within(axis) => list(&[usize::from(axis.0)]),
         Op::Concat(n) | Op::ScatterAdd(n) | Op::OneHot(n) => list(&[*n]),
         Op::Yield(i) | Op::Final(i) | Op::Total(i) | Op::Capture(i) | Op::Each(i) | Op::Carry(i) => list(&[*i]),
         Op::Parameter(_) | Op::Input(_) | Op::Unary(_) | Op::Binary(_) | Op::Select | Op::StopGradient => {}

@@ -73,7 +73,6 @@ pub fn divide(program: &Program, axis: Axis) -> Result<Divided, DivideError> {
         let node = second.graph.node(v);
         if let Op::Scan(scan) = &node.op
             && scan.reverse
-            && !scan.counts_lengths()
         {
             let axis = program.axes[usize::from(axis.0)].clone();
             let place = Place(node.location);
@@ -155,7 +154,7 @@ fn sides(graph: &Graph, axis: Axis) -> Vec<Side> {
 fn of_lengths(graph: &Graph, axis: Axis) -> Vec<bool> {
     let (mut by_loop, mut by_others) = (vec![false; graph.len()], vec![false; graph.len()]);
     for v in graph.values().rev() {
-        let counts = matches!(graph.op(v), Op::Scan(scan) if scan.counts_lengths() && scan.axis == axis);
+        let counts = matches!(graph.op(v), Op::Within(own) if *own == axis);
         let alone = by_loop[v.index()] && !by_others[v.index()];
         for o in graph.operands(v) {
             let list = if counts || alone { &mut by_loop } else { &mut by_others };

@@ -80,7 +80,7 @@ pub fn obstacles(graph: &Graph) -> Vec<Option<Obstacle>> {
         let ended = node.operands.iter().any(|o| of_end[o.index()]);
         let scan = |scan: &crate::ir::Scan| scan.name.clone();
         let own = match &node.op {
-            Op::Scan(s) if s.counts_lengths() => {
+            Op::Within(_) => {
                 obstacles.push(None);
                 continue;
             }

@@ -162,11 +162,11 @@ pub fn separable(program: &Program) -> Result<Axis, TruncateError> {
     let of_all = of_all_steps(graph);
     let mut states = 0;
     for v in graph.values().filter(|v| needed[v.index()]) {
+        if let Op::Within(_) = graph.op(v) {
+            return Err(TruncateError::Lengths { place: Place(graph.node(v).location) });
+        }
         let Op::Scan(scan) = graph.op(v) else { continue };
         let (scan, place) = (&**scan, Place(graph.node(v).location));
-        if scan.counts_lengths() {
-            return Err(TruncateError::Lengths { place });
-        }
         if scan.reverse {
             return Err(TruncateError::Backwards { scan: scan.name.clone(), place });
         }
@@ -189,7 +189,7 @@ fn of_all_steps(graph: &Graph) -> Vec<bool> {
         let operands = graph.operands(v);
         let own = match graph.op(v) {
             Op::RowCount(extent) => matches!(extent, Extent::Time(_)),
-            Op::Final(_) | Op::Total(_) | Op::PlaceLast(_) => true,
+            Op::Final(_) | Op::Total(_) | Op::PlaceLast(_) | Op::Within(_) => true,
             Op::Scan(_) | Op::Yield(_) => false,
             _ => !timed(v) && operands.iter().any(|&o| timed(o)),
         };

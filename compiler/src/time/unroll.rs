@@ -282,6 +282,13 @@ impl Unroll {
                 let last = self.steps - 1;
                 self.each(|g, t| if t == last { x[0].one() } else { g.constant(0.0, batch.clone()) })
             }
+            Op::Within(axis) if *axis == self.axis => {
+                let length = self.g.add(Op::ToFloat, &[x[0].one()]);
+                self.each(|g, t| {
+                    let t = g.scalar(t as f64);
+                    g.add(Op::Binary(Binary::Gt), &[length, t])
+                })
+            }
             Op::SumRows(Extent::Batch) if on_axis => Steps::One(self.sum((0..self.steps).map(|t| x[0].at(t)))),
             op if !on_axis => Steps::One(self.g.add(op.clone(), &values(0))),
             // The other sums over rows: over those of each step, then over the steps.

@@ -88,6 +88,7 @@ pub fn row(op: &Op) -> &'static Row {
         Op::Expand(_) => &rows::EXPAND,
         Op::Last => &rows::LAST,
         Op::PlaceLast(_) => &rows::PLACE_LAST,
+        Op::Within(_) => &rows::WITHIN,
         Op::Scan(_) => &leaves::SCAN,
         Op::Yield(_) => &leaves::YIELD,
         Op::Final(_) => &leaves::FINAL,

@@ -1,7 +1,9 @@
-//! Between extents: sums over rows and their inverse direction, and the last step of a sequence. All linear.
+//! Between extents: sums over rows and their inverse direction, the last step of a sequence, and which steps are a
+//! sample's own. All linear but the last, which has no derivative.
 
+use crate::ir::dual::Dual;
 use crate::ir::op::{Eval, Op, Row, Tangent};
-use crate::ir::types::{Extent, Type};
+use crate::ir::types::{DType, Extent, Type};
 
 fn one<'a>(operands: &[&'a Type]) -> Result<&'a Type, String> {
     match operands {
@@ -94,5 +96,25 @@ pub static PLACE_LAST: Row = Row {
     eval: Eval::Rows(|_, a, _, out| {
         let from = out.x.len() - a[0].x.len();
         out.x[from..].copy_from_slice(&a[0].x);
+    }),
+};
+
+pub static WITHIN: Row = Row {
+    name: "within",
+    infer: |op, t| {
+        let Op::Within(axis) = *op else { unreachable!("the row of within") };
+        let t = one(t)?;
+        if t.dtype != DType::I32 || t.extent != Extent::Batch || t.shape.rank() != 0 {
+            return Err("it compares steps with one length for each sample, i32[B]".to_string());
+        }
+        Ok(Type::float(Extent::Time(axis), ()))
+    },
+    tangent: Tangent::Zero,
+    transpose: None,
+    eval: Eval::Rows(|_, a, sizes, out| {
+        for (r, o) in out.x.iter_mut().enumerate() {
+            let (step, sample) = (r / sizes.batch, r % sizes.batch);
+            *o = Dual::new(if (step as f64) < a[0].x[sample].re { 1.0 } else { 0.0 });
+        }
     }),
 };

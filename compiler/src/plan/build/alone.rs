@@ -139,6 +139,11 @@ impl Builder {
                 let (from, into) = (self.span(scope, operands[0], pace, stages), home.span(pace, 0, n));
                 stages.push(stage(&name, Domain::Time(axis), Work::PlaceLast { from, into, axis }));
             }
+            Op::Within(axis) => {
+                let pace = Pace { stepwise: false };
+                let (from, into) = (self.span(scope, operands[0], pace, stages), home.span(pace, 0, n));
+                stages.push(stage(&name, Domain::Time(axis), Work::Within { from, into }));
+            }
             Op::Concat(axis) => {
                 let strides = row_major(&ty.shape.0);
                 let mut at = 0;

@@ -366,8 +366,8 @@ pub fn is_aligned(
     let follows = match access.at {
         At::Step(_) => true,
         At::Row(_) => {
-            // Of a place_last's operand a row per sample is read.
-            let of_sample = matches!(stage.work, Work::PlaceLast { .. }) && !writes;
+            // Of their operands a row per sample is read.
+            let of_sample = matches!(stage.work, Work::PlaceLast { .. } | Work::Within { .. }) && !writes;
             l.is_none() && matches!(stage.domain, Domain::Time(_)) && !of_sample
         }
         _ => false,
