@@ -15,7 +15,7 @@
 //! rows are t, t + 1, the first, and one or two before the end, as `rows` has made sure, so whatever goes wrong goes wrong
 //! for three steps or fewer.
 //!
-//! It takes some 2 % of the time of compiling, so every plan is verified, whatever its program was made from.
+//! Every plan that is compiled is verified, whatever its program was made from; `inspect` prints how long it takes.
 
 mod kernel;
 mod rows;
