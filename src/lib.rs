@@ -51,6 +51,7 @@ pub use retrograd_compiler as compiler;
 pub use retrograd_runtime as runtime;
 
 pub mod cells;
+pub mod norms;
 pub mod prelude;
 pub mod testing;
 
