@@ -210,6 +210,13 @@ pub fn of(plan: &Plan, stage: &Stage) -> Wrong<Vec<Touch>> {
             t.of(Count::Samples);
             t.writes(into, FLOAT)?;
         }
+        Work::Within { from, into } => {
+            ensure!(matches!(stage.domain, crate::plan::Domain::Time(_)), "lengths are of a sequence");
+            ensure!((from.len, into.len) == (1, 1), "{} lengths for {}", from.len, into.len);
+            t.reads(from, INTEGER)?;
+            t.of(Count::Samples);
+            t.writes(into, FLOAT)?;
+        }
     }
     Ok(t.all)
 }
