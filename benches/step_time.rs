@@ -2,7 +2,13 @@
 //! every output, and the gradients of all weights, none of the input. Or, with `--mode infer`, of the forward pass alone;
 //! with `--mode stream`, of one step at a time, its input copied in and its output out.
 //!
-//! `cargo bench --bench step_time -- [--json] [--threads N] [--instruction-set SET] [--seconds S] [--mode M] CELL,B,T,I,H ...` prints a line a
+//! With `--shape many-to-one` the gradient is given of the last step's output only: over a long sequence the adjoint decays
+//! to nothing. `--values` says what is computed with: `normal` numbers; `silence`, an input at the first step, a gradient of
+//! the last one's output, and zeros between them, so that states and adjoints decay; or `tiny` numbers, most of whose
+//! products are subnormal. A step should take the same time for all of them.
+//!
+//! `cargo bench --bench step_time -- [--json] [--threads N] [--instruction-set SET] [--seconds S] [--mode M] [--shape S]
+//! [--values V] CELL,B,T,I,H ...` prints a line a
 //! size: median and minimum in milliseconds, multiply-adds a second, and their share of the machine's peak, measured in
 //! the same process, between runs, by a loop of nothing but fused multiply-adds on registers; then the time of each phase, and in brackets
 //! the time below which this machine cannot do it, by its peak and by how fast it reads so many bytes. Bounds are for one
@@ -11,7 +17,7 @@
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use ndarray::Array3;
+use ndarray::{Array3, Axis};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use retrograd::prelude::*;
 use retrograd::runtime::feed::Feed;
@@ -40,6 +46,12 @@ struct Options {
     /// What is measured.
     #[arg(long, value_enum, default_value_t = Mode::Train)]
     mode: Mode,
+    /// At which steps the output's gradient is given.
+    #[arg(long, value_enum, default_value_t = Shape::ManyToMany)]
+    shape: Shape,
+    /// What is computed with.
+    #[arg(long, value_enum, default_value_t = Values::Normal)]
+    values: Values,
     /// Print the plan.
     #[arg(long)]
     plan: bool,
@@ -69,6 +81,24 @@ impl Options {
     fn set(&self) -> InstructionSet {
         self.settings().chosen_instruction_set().expect("it was asked for at the start")
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Shape {
+    /// At all steps.
+    ManyToMany,
+    /// At the last step.
+    ManyToOne,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Values {
+    /// Between −1 and 1.
+    Normal,
+    /// The same at one step, and zero at all others.
+    Silence,
+    /// Between −1e-37 and 1e-37.
+    Tiny,
 }
 
 /// See [`Sharing`].
@@ -130,7 +160,7 @@ impl Size {
         if self.cell == "LSTM2" { first + layer(h, false) } else { first }
     }
 
-    fn program(&self, mode: Mode) -> Program {
+    fn program(&self, mode: Mode, shape: Shape) -> Program {
         let recorded = Program::record(&self.cell, |p| {
             let x = p.sequence("x", self.i);
             let run = p.scan("cell", |s| {
@@ -146,9 +176,14 @@ impl Size {
                     _ => cells::min_gru(s, x, self.h),
                 }
             });
-            p.output("y", run.all());
-            if mode == Mode::Train {
-                p.minimize((run.all() * p.sequence("dy", self.h)).sum().sum_rows());
+            match shape {
+                Shape::ManyToMany => p.output("y", run.all()),
+                Shape::ManyToOne => p.output("y", run.last()),
+            }
+            match shape {
+                _ if mode != Mode::Train => {}
+                Shape::ManyToMany => p.minimize((run.all() * p.sequence("dy", self.h)).sum().sum_rows()),
+                Shape::ManyToOne => p.minimize((run.last() * p.input("dy", self.h)).sum().sum_rows()),
             }
         });
         let recorded = recorded.expect("library cells record");
@@ -159,9 +194,20 @@ impl Size {
         recorded.backward().expect("it has an objective").without_objective()
     }
 
-    fn random(&self, features: usize) -> Array3<f32> {
+    /// Values of so many features; of a silent sequence all but those of the step `loud` are zero.
+    fn values(&self, values: Values, features: usize, loud: usize) -> Array3<f32> {
         let mut rng = SmallRng::seed_from_u64(1);
-        Array3::from_shape_simple_fn((self.t, self.b, features), || rng.random_range(-1.0f32..1.0))
+        Array3::from_shape_fn((self.t, self.b, features), |(t, _, _)| match (rng.random_range(-1.0f32..1.0), values) {
+            (x, Values::Normal) => x,
+            (x, Values::Silence) => {
+                if t == loud {
+                    x
+                } else {
+                    0.0
+                }
+            }
+            (x, Values::Tiny) => 1e-37 * x,
+        })
     }
 }
 
@@ -228,7 +274,7 @@ struct Found {
 
 fn whole_sequences(options: &Options, size: &Size, rates: &[(usize, f64)]) -> Found {
     let started = Instant::now();
-    let program = size.program(options.mode);
+    let program = size.program(options.mode, options.shape);
     let mut session = Session::<f32>::new(&program, options.settings()).expect("it compiles here");
     let compile = started.elapsed();
     session.share(options.share.into());
@@ -236,9 +282,14 @@ fn whole_sequences(options: &Options, size: &Size, rates: &[(usize, f64)]) -> Fo
         println!("{}", session.compiled().plan);
     }
     session.initialise(1).expect("initialisers fit");
-    let (x, dy) = (size.random(size.i), size.random(size.h));
+    let last = size.t - 1;
+    let (x, dy) = (size.values(options.values, size.i, 0), size.values(options.values, size.h, last));
     let feed = Feed::new().f32("x", x.view());
-    let feed = if options.mode == Mode::Train { feed.f32("dy", dy.view()) } else { feed };
+    let feed = match options.shape {
+        _ if options.mode != Mode::Train => feed,
+        Shape::ManyToMany => feed.f32("dy", dy.view()),
+        Shape::ManyToOne => feed.f32("dy", dy.index_axis(Axis(0), last)),
+    };
     session.run(&feed).expect("inputs fit");
     let mut run = || {
         if options.mode == Mode::Train {
@@ -271,19 +322,23 @@ fn whole_sequences(options: &Options, size: &Size, rates: &[(usize, f64)]) -> Fo
 /// One step at a time: the time of each, from that of a few hundred together.
 fn steps(options: &Options, size: &Size) -> Found {
     let started = Instant::now();
-    let mut stream = size.program(options.mode).stream_with(size.b, 1, options.settings()).expect("it compiles here");
+    let program = size.program(options.mode, Shape::ManyToMany);
+    let mut stream = program.stream_with(size.b, 1, options.settings()).expect("it compiles here");
     let compile = started.elapsed();
     if options.plan {
         println!("{}", stream.session().compiled().plan);
     }
-    let x = size.random(size.i);
+    let x = size.values(options.values, size.i, 0);
     let x = x.as_slice().expect("dense");
     let mut y = vec![0.0; size.b * size.h];
-    let turns = 500;
+    let (turns, mut t) = (500, 0);
     let (times, peak) = repeat(options.seconds, options.set(), || {
         let started = Instant::now();
-        for t in 0..turns {
-            let row = t % size.t * size.b * size.i;
+        for _ in 0..turns {
+            // The input begins again when it is over; silence lasts.
+            let row = if options.values == Values::Silence { t.min(size.t - 1) } else { t % size.t };
+            t += 1;
+            let row = row * size.b * size.i;
             stream.set_f32("x", &x[row..row + size.b * size.i]).expect("its size");
             stream.advance().expect("all inputs are set");
             stream.get_f32("y", &mut y).expect("its size");
@@ -292,6 +347,11 @@ fn steps(options: &Options, size: &Size) -> Found {
     });
     let memory = stream.session().memory();
     Found { times, peak, compile, memory, phases: Vec::new() }
+}
+
+/// What a choice is called on the command line.
+fn name_of(choice: impl ValueEnum) -> String {
+    choice.to_possible_value().map_or(String::new(), |value| value.get_name().to_string())
 }
 
 fn measure(options: &Options, size: &Size, rates: &[(usize, f64)]) {
@@ -312,6 +372,7 @@ fn measure(options: &Options, size: &Size, rates: &[(usize, f64)]) {
         };
         let line = serde_json::json!({
             "who": "retrograd", "mode": format!("{:?}", options.mode).to_lowercase(),
+            "shape": name_of(options.shape), "values": name_of(options.values),
             "cell": size.cell, "B": size.b, "T": size.t, "I": size.i, "H": size.h,
             "threads": options.threads, "instruction_set": options.set().name(), "ms": median * 1e3, "min_ms": min * 1e3, "gflops": gflops,
             "peak_gflops": peak / 1e9, "share_of_peak": gflops * 1e9 / peak,

@@ -45,6 +45,9 @@
 //!   derivatives ([`compiler::differentiate`]), a program as text, or a compiled program without training
 //!   ([`runtime::session`]).
 //!
+//! Two things differ from plain Rust arithmetic: a run gives the same bits on any number of threads, and subnormal numbers
+//! count as zero ([`runtime`], *subnormal numbers*), so that a step takes the same time whatever its values.
+//!
 //! Not here: convolutions, several devices, graphs whose shapes depend on data. The only loop is that over time.
 
 pub use retrograd_compiler as compiler;

@@ -175,7 +175,7 @@ fn check_in_pieces(program: &Program) -> Found {
 
     let mut stream = program.stream_with(BATCH, 5, settings()).map_err(failed)?;
     for (round, threads) in [("streamed", 1), ("streamed after a reset", 1), ("streamed on two threads", 2)] {
-        stream.set_threads(threads);
+        stream.set_threads(threads).expect("the system has so many");
         for t in 0..STEPS {
             inputs.set(&mut stream, t).map_err(failed)?;
             stream.advance().map_err(failed)?;
@@ -228,7 +228,7 @@ fn a_large_net_on_threads() {
     });
     let mut stream = program.expect("it records").stream(1, 7).expect("it compiles");
     let mut take = |threads| {
-        stream.set_threads(threads);
+        stream.set_threads(threads).expect("the system has so many");
         stream.reset();
         let mut rows = Vec::new();
         for t in 0..4 {

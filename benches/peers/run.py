@@ -6,7 +6,8 @@
 
 For each size this runs `cargo bench --bench step_time`, then each of the peers in `peers.py`, and so on for as many
 rounds as asked for: what else the machine does meets all of them. With one thread all are pinned to one core, where
-there is a `taskset`. Megabytes, on Linux, are what the process grows by at most: inputs, weights, and what compiling
+there is a `taskset`. With `--shape many-to-one` the gradient is given of the last step's output only, as a classifier
+of sequences has it: try `--shape many-to-one LSTM,16,1000,16,128 GRU,16,1000,16,128`. Megabytes, on Linux, are what the process grows by at most: inputs, weights, and what compiling
 takes. Every measurement is printed as a line of JSON when it is made; a table in markdown comes last:
 medians in milliseconds, and how many times as long a peer takes.
 
@@ -44,7 +45,7 @@ def lines(command):
 def measure(options):
     """size → who → measurements."""
     pin = ["taskset", "-c", str(options.core)] if options.threads == 1 and shutil.which("taskset") else []
-    common = ["--threads", str(options.threads), "--seconds", str(options.seconds)]
+    common = ["--threads", str(options.threads), "--seconds", str(options.seconds), "--shape", options.shape]
     subprocess.run(["cargo", "bench", "--bench", "step_time", "--no-run"], cwd=HERE.parent.parent, check=True)
     ours = [*pin, "cargo", "bench", "--quiet", "--bench", "step_time", "--", "--json", *common]
     peers = [[*pin, sys.executable, HERE / "peers.py", *common, "--only", peer] for peer in options.peers]
@@ -83,6 +84,8 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--core", type=int, default=0, help="the core to pin to with one thread")
     parser.add_argument("--seconds", type=float, default=1.5, help="for each measurement")
+    parser.add_argument("--shape", default="many-to-many", choices=["many-to-many", "many-to-one"],
+                        help="whether the gradient is given at all steps or at the last")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--peers", default="torch,eager,jax", help="of torch, eager, compile, jax")
     parser.add_argument("sizes", nargs="*", default=SIZES, metavar="CELL,B,T,I,H",

@@ -49,6 +49,7 @@ use retrograd_compiler::time;
 
 use crate::error::{DecodeError, RunError, nearest, outer};
 use crate::feed::{self, Feed, View};
+use crate::flush::Flushing;
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::stream::Stream;
@@ -318,6 +319,7 @@ impl Search<'_> {
 /// # Errors
 /// Names or settings that do not fit the program, whatever is wrong with the feed, and logits that are no distribution.
 pub fn greedy(decoder: &mut Decoder, feed: &Feed, search: &Search) -> Result<Vec<Hypothesis>, DecodeError> {
+    let _flushing = Flushing::begin();
     let classes = search.check(decoder)?;
     let samples = decoder.begin(feed, 1)?;
     let mut logits = vec![0.0; samples * classes];
@@ -365,6 +367,7 @@ pub fn beam_search(
     search: &Search,
     width: usize,
 ) -> Result<Vec<Vec<Hypothesis>>, DecodeError> {
+    let _flushing = Flushing::begin();
     let classes = search.check(decoder)?;
     at_least_one("the width of the beam", width)?;
     let samples = decoder.begin(feed, width)?;

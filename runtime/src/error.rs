@@ -281,6 +281,24 @@ pub enum RunError {
         /// What is allowed.
         allowed: String,
     },
+    /// More threads than a team may have.
+    #[error("{asked} threads are asked for; at most {most} are allowed")]
+    TooManyThreads {
+        /// Threads asked for.
+        asked: usize,
+        /// Most that are allowed.
+        most: usize,
+    },
+    /// The system refuses to start a thread.
+    #[error("{asked} threads are asked for, of which the system gives {had}: {reason}")]
+    ThreadRefused {
+        /// Threads asked for, the caller's own among them.
+        asked: usize,
+        /// Threads that there could be.
+        had: usize,
+        /// What the system says.
+        reason: std::io::Error,
+    },
     /// The gradient is not a number or too large for one; the step changed nothing.
     #[error("the norm of the gradient is {norm} at step {step}: lower the rate, or look for non-finite inputs")]
     NonFiniteGradient {

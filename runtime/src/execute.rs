@@ -26,7 +26,9 @@ use retrograd_compiler::plan::{
 };
 
 use crate::arena::Arena;
+use crate::error::RunError;
 use crate::float::Float;
+use crate::flush::Flushing;
 use crate::gemm::{self, GemmCall, Kernels, PackB, Segment, SmallProduct};
 use crate::team::{Meeting, Team};
 use crate::tensor::Item;
@@ -96,7 +98,10 @@ unsafe impl<E: Float> Send for Executor<E> {}
 
 impl<E: Float> Executor<E> {
     /// An executor with `threads` members.
-    pub fn new(compiled: Arc<Compiled>, threads: usize) -> Executor<E> {
+    ///
+    /// # Errors
+    /// As for [`set_threads`](Executor::set_threads).
+    pub fn new(compiled: Arc<Compiled>, threads: usize) -> Result<Executor<E>, RunError> {
         assert_eq!(compiled.precision, E::PRECISION, "a program runs in the precision it was compiled for");
         let plan = &compiled.plan;
         let updates_parameters = plan.updates.iter().any(|(_, _, p)| *p) || plan.writes_parameters();
@@ -110,29 +115,34 @@ impl<E: Float> Executor<E> {
             bound: Vec::new(),
             buffers: Vec::new(),
             list: None,
-            team: Team::new(1),
+            team: Team::alone(),
             sharing: Sharing::Auto,
             own: Vec::new(),
             stale: true,
             updates_parameters,
             times: None,
         };
-        this.set_threads(threads);
+        this.set_threads(threads)?;
         // Parameters must have their memory before any run.
         let shared = Sizes { batch: 1, steps: vec![1; usize::from(Axis::MAX)] };
         this.bind(&shared);
-        this
+        Ok(this)
     }
 
     /// Lets the team have so many members from now on; none counts as one.
-    pub fn set_threads(&mut self, threads: usize) {
+    ///
+    /// # Errors
+    /// If there cannot be so many; the team is then the one it was.
+    pub fn set_threads(&mut self, threads: usize) -> Result<(), RunError> {
+        let team = Team::new(threads.max(1))?;
         let kernels = &self.compiled.kernels;
         let scratch = (0..kernels.len()).map(|i| kernels.info(i).scratch).max().unwrap_or(0);
         let most = self.compiled.plan.stages().map(|(stage, _)| accesses(stage).count()).max().unwrap_or(0);
         let own =
             || Own { scratch: Arena::new([scratch]), product: Vec::new(), bases: vec![std::ptr::null_mut(); most] };
-        self.team = Team::new(threads.max(1));
-        self.own = (0..self.team.size()).map(|_| UnsafeCell::new(own())).collect();
+        self.own = (0..team.size()).map(|_| UnsafeCell::new(own())).collect();
+        self.team = team;
+        Ok(())
     }
 
     /// Says how the team shares its work from now on.
@@ -216,8 +226,10 @@ impl<E: Float> Executor<E> {
         }
     }
 
-    /// Runs the program once. Inputs must have been written.
+    /// Runs the program once. Inputs must have been written. Subnormal numbers count as zero (`flush`).
     pub fn run(&mut self) {
+        let _flushing = Flushing::begin();
+        self.team.revive();
         if let Some(list) = self.list.as_ref().filter(|_| !self.stale && self.times.is_none() && self.team.size() == 1)
         {
             return list.run(&self.run_state(None));
@@ -284,7 +296,7 @@ impl<E: Float> Executor<E> {
             return run.rows(stage, at, Share::WHOLE);
         }
         let members = team.size();
-        team.run(&|member| run.rows(stage, at, Share::new(member, members, by)));
+        team.run_here(&|member| run.rows(stage, at, Share::new(member, members, by)));
     }
 
     /// Runs a loop, with something before and behind it.
@@ -305,10 +317,10 @@ impl<E: Float> Executor<E> {
         };
         match by {
             By::Nobody => all(Share::WHOLE, &|| ()),
-            By::Rows => team.run(&|member| all(Share::new(member, members, by), &|| ())),
+            By::Rows => team.run_here(&|member| all(Share::new(member, members, by), &|| ())),
             By::Features => {
                 let meeting = Meeting::new(members);
-                team.run(&|member| meeting.attend(|meet| all(Share::new(member, members, by), meet)));
+                team.run_here(&|member| meeting.attend(|meet| all(Share::new(member, members, by), meet)));
             }
         }
     }

@@ -13,10 +13,20 @@
 //!   addresses to the compiler, which knows nothing else of this crate; [`machine`]: what they can be compared with.
 //!
 //! What a user can do wrong is in [`error`]. A run gives the same bits on any number of threads.
+//!
+//! # Subnormal numbers
+//!
+//! While a program runs, subnormal numbers (below 1.2e-38 in f32, 2.2e-308 in f64) count as zero, as operands of
+//! arithmetic and as its results, in every instruction set: so the logarithm of one is −∞, and a quotient by one is
+//! infinite. Processors take up to 150 cycles for each of them, and states, adjoints and an optimiser's moments that
+//! decay meet millions. A number that is only moved keeps its bits. The calling thread's floating-point control register
+//! (MXCSR, FPCR) is set for the time of a run and put back afterwards, also when something panics; whatever rounding mode
+//! or exception masks the caller has, results have the same bits.
 
 mod arena;
 pub mod execute;
 pub mod float;
+mod flush;
 pub mod gemm;
 #[doc(hidden)]
 pub mod guard;

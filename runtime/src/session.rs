@@ -17,6 +17,7 @@ use crate::execute::Executor;
 pub use crate::execute::Sharing;
 use crate::feed::{self, Feed, View};
 use crate::float::Float;
+use crate::flush::Flushing;
 use crate::init;
 use crate::settings::Settings;
 use crate::tensor::{Item, Tensor};
@@ -104,15 +105,30 @@ impl<E: Float> Session<E> {
                 });
             }
         }
+        // Constants are folded as everybody's are.
+        let _flushing = Flushing::begin();
         let compiled = compile::<E>(&program, &settings, false)?;
-        let executor = Executor::new(Arc::new(compiled), settings.threads);
+        let executor = Executor::new(Arc::new(compiled), settings.threads)?;
         let withheld = vec![None; program.outputs.len()];
         Ok(Session { program, executor, carried, going: None, ran: false, withheld })
     }
 
     /// Runs with so many threads from now on; none counts as one. Results have the same bits whatever it is.
-    pub fn set_threads(&mut self, threads: usize) {
-        self.executor.set_threads(threads);
+    ///
+    /// ```
+    /// # use retrograd_compiler::ir::Program;
+    /// # use retrograd_runtime::session::Session;
+    /// let program = Program::record("twice", |p| p.output("y", 2.0 * p.input("x", 2)))?;
+    /// let mut session = Session::<f32>::new(&program, 1)?;
+    /// session.set_threads(2)?;
+    /// assert!(session.set_threads(20_000).is_err()); // there are still two
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// More threads than are allowed, or than the system gives; it goes on with those that it had.
+    pub fn set_threads(&mut self, threads: usize) -> Result<(), RunError> {
+        self.executor.set_threads(threads)
     }
 
     /// Says how the threads share their work from now on. Results have the same bits whichever it is.
@@ -124,7 +140,7 @@ impl<E: Float> Session<E> {
     ///
     /// let program = Program::record("twice", |p| p.output("y", 2.0 * p.input("x", 2)))?;
     /// let mut session = Session::<f32>::new(&program, 1)?;
-    /// session.set_threads(2);
+    /// session.set_threads(2)?;
     /// session.share(Sharing::Features);
     /// session.run(&Feed::new().f32("x", arr2(&[[1.0, 2.0]]).view()))?;
     /// assert_eq!(session.output("y").unwrap(), arr2(&[[2.0, 4.0]]).into_dyn());
@@ -164,6 +180,7 @@ impl<E: Float> Session<E> {
     /// # Errors
     /// If an initialiser does not fit its parameter's shape.
     pub fn initialise(&mut self, seed: u64) -> Result<(), RunError> {
+        let _flushing = Flushing::begin();
         for (i, values) in init::parameters(&self.program, seed)?.into_iter().enumerate() {
             let values = values.as_slice().expect("initialisers make dense arrays");
             self.set_parameter_at(i, values.iter().map(|&x| E::from_f64(f64::from(x))));
@@ -260,6 +277,7 @@ impl<E: Float> Session<E> {
         }
         self.check_memory(&resolved.sizes)?;
         self.bind(&resolved.sizes);
+        let _flushing = Flushing::begin();
         let compiled = Arc::clone(self.compiled());
         for (i, (view, port)) in resolved.views.iter().zip(&compiled.plan.inputs).enumerate() {
             let input = &self.program.inputs[i];
@@ -438,6 +456,7 @@ impl<E: Float> Session<E> {
         if inputs.is_empty() {
             return;
         }
+        let _flushing = Flushing::begin();
         let sizes = &self.executor.sizes().clone();
         let mut values = Values::new();
         let plan = Arc::clone(self.compiled());

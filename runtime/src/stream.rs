@@ -65,6 +65,7 @@ pub struct Stream {
 
 impl Stream {
     pub(crate) fn new(program: &Program, batch: usize, settings: Settings) -> Result<Stream, RunError> {
+        let _flushing = crate::flush::Flushing::begin();
         if batch == 0 {
             return Err(RunError::Setting {
                 setting: "the batch of a stream".to_string(),
@@ -123,8 +124,11 @@ impl Stream {
     /// Takes each step with so many threads from now on; none counts as one. One is what a stream starts with, and the best
     /// for small nets: with two, a step of an LSTM of 256 units gains, one of 64 does not. Threads wait for the next step
     /// some microseconds, and then sleep. Results have the same bits whatever it is.
-    pub fn set_threads(&mut self, threads: usize) {
-        self.session.set_threads(threads);
+    ///
+    /// # Errors
+    /// More threads than are allowed, or than the system gives; it goes on with those that it had.
+    pub fn set_threads(&mut self, threads: usize) -> Result<(), RunError> {
+        self.session.set_threads(threads)
     }
 
     /// Number of samples, each of which has a row of its own in inputs, states and outputs.

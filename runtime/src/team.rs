@@ -18,8 +18,18 @@
 //! Within a run, members that need what others have done meet at a [`Meeting`]. There, too, whoever waits spins and then
 //! sleeps; who comes last asks whether somebody does, since a meeting is behind each step of a loop.
 //!
-//! A run allocates nothing. A panic in a member is caught, the run is finished, and the panic goes
-//! on in the caller; the team remains usable.
+//! All members, the caller too, compute in the mode of a run: subnormal numbers count as zero (`flush`).
+//!
+//! A run allocates nothing.
+//!
+//! # What can go wrong
+//!
+//! * The system refuses a thread: [`Team::new`] is an error, and the threads it had started have ended.
+//! * A member panics: the panic is caught, the others finish, and it goes on in the caller. If several do, one goes on, and
+//!   the payloads of the others are dropped; a payload that panics when it is dropped is forgotten. The team remains
+//!   usable.
+//! * The process forks: the child has the team's memory and none of its threads. A team knows the process that started
+//!   it, and starts its threads again in another ([`Team::revive`]).
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -28,9 +38,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
+use std::{mem, process};
+
+use crate::error::RunError;
+use crate::flush::{self, Flushing};
 
 /// How long a waiting thread spins before it parks.
 const PATIENCE: Duration = Duration::from_micros(15);
+/// Most members of a team. More than this a machine has no use for; and far beyond it a system runs out of what a thread
+/// needs in ways that end the process.
+pub const MOST_MEMBERS: usize = 1024;
 /// Looks at the awaited value between two looks at the clock.
 const LOOKS: usize = 64;
 
@@ -49,7 +66,7 @@ struct Shared {
     closing: AtomicBool,
     /// Written by the caller between rounds, read by workers during one.
     job: UnsafeCell<Option<Job>>,
-    /// The first panic of a worker in this round.
+    /// The payload of a panic of this round.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
@@ -65,14 +82,41 @@ unsafe impl Send for Shared {}
 pub struct Team {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    /// The process that has the threads.
+    process: u32,
 }
 
 impl Team {
     /// A team of `n` members: the caller of [`Team::run`] and `n - 1` threads (zero counts as one).
     ///
-    /// # Panics
-    /// If the system refuses a thread.
-    pub fn new(n: usize) -> Self {
+    /// ```
+    /// use retrograd_runtime::team::Team;
+    /// assert_eq!(Team::new(2)?.size(), 2);
+    /// let refused = Team::new(20_000).unwrap_err();
+    /// assert_eq!(refused.to_string(), "20000 threads are asked for; at most 1024 are allowed");
+    /// # Ok::<(), retrograd_runtime::error::RunError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// More than [`MOST_MEMBERS`], or as many as the system does not give.
+    pub fn new(n: usize) -> Result<Self, RunError> {
+        if n > MOST_MEMBERS {
+            return Err(RunError::TooManyThreads { asked: n, most: MOST_MEMBERS });
+        }
+        let (team, refused) = Team::of_at_most(n);
+        match refused {
+            None => Ok(team),
+            Some(reason) => Err(RunError::ThreadRefused { asked: n, had: team.size(), reason }),
+        }
+    }
+
+    /// A team of the caller alone.
+    pub fn alone() -> Self {
+        Team::of_at_most(1).0
+    }
+
+    /// A team of `n` members, or of as many as the system gives, and why it gives no more.
+    fn of_at_most(n: usize) -> (Self, Option<std::io::Error>) {
         let shared = Arc::new(Shared {
             round: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
@@ -80,21 +124,30 @@ impl Team {
             job: UnsafeCell::new(None),
             panic: Mutex::new(None),
         });
-        let workers = (1..n)
-            .map(|member| {
-                let shared = Arc::clone(&shared);
-                thread::Builder::new()
-                    .name(format!("retrograd-{member}"))
-                    .spawn(move || serve(&shared, member))
-                    .expect("the system starts a thread")
-            })
-            .collect();
-        Self { shared, workers }
+        let mut team = Self { shared, workers: Vec::new(), process: process::id() };
+        for member in 1..n {
+            let shared = Arc::clone(&team.shared);
+            let thread = thread::Builder::new().name(format!("retrograd-{member}"));
+            match thread.spawn(move || serve(&shared, member)) {
+                Ok(worker) => team.workers.push(worker),
+                Err(reason) => return (team, Some(reason)),
+            }
+        }
+        (team, None)
     }
 
     /// Number of members, the caller included.
     pub fn size(&self) -> usize {
         self.workers.len() + 1
+    }
+
+    /// Starts the threads again if this process was forked from the one that has them. [`run`](Team::run) does so by
+    /// itself. If the system gives fewer than there were, the team is that much smaller.
+    pub fn revive(&mut self) {
+        // Whoever is alone need not ask the system who it is.
+        if !self.workers.is_empty() && self.process != process::id() {
+            *self = Team::of_at_most(self.size()).0;
+        }
     }
 
     /// Runs `work(0)` here and `work(1)`, …, `work(size - 1)` on the team's threads; returns when all
@@ -103,6 +156,13 @@ impl Team {
     /// # Panics
     /// With the panic of a member, once all have finished.
     pub fn run(&mut self, work: &(dyn Fn(usize) + Sync)) {
+        self.revive();
+        self.run_here(work);
+    }
+
+    /// As [`run`](Team::run), where this process is known to have the threads.
+    pub(crate) fn run_here(&mut self, work: &(dyn Fn(usize) + Sync)) {
+        let _flushing = Flushing::begin();
         if self.workers.is_empty() {
             return work(0);
         }
@@ -110,9 +170,8 @@ impl Team {
         // The lifetime of the borrow goes; this function does not return before its last use.
         let work_ptr = std::ptr::from_ref(work);
         // SAFETY: only the lifetime changes, see above.
-        let work_ptr = unsafe {
-            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync)>(work_ptr)
-        };
+        let work_ptr =
+            unsafe { mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync)>(work_ptr) };
         // SAFETY: `&mut self` and `pending == 0`: no worker reads the job now.
         unsafe { *shared.job.get() = Some(Job { work: work_ptr, caller: thread::current() }) };
         shared.pending.store(self.workers.len(), Ordering::Relaxed);
@@ -121,11 +180,11 @@ impl Team {
         let mine = catch_unwind(AssertUnwindSafe(|| work(0)));
         wait_until(|| shared.pending.load(Ordering::Acquire) == 0);
 
-        let theirs = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Err(panic) = mine {
-            resume_unwind(panic);
+            shared.keep(panic);
         }
-        if let Some(panic) = theirs {
+        let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(panic) = panic {
             resume_unwind(panic);
         }
     }
@@ -138,8 +197,30 @@ impl Team {
     }
 }
 
+impl Shared {
+    /// Keeps the payload of a member's panic for the caller, unless there is one already; but the panic of whoever waited
+    /// in vain for another tells nothing.
+    fn keep(&self, panic: Box<dyn Any + Send>) {
+        let mut kept = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
+        let tells_more = kept.as_ref().is_none_or(|kept| kept.is::<Abandoned>());
+        let other = if tells_more { kept.replace(panic) } else { Some(panic) };
+        drop(kept);
+        if let Some(other) = other
+            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(other)))
+        {
+            // Whoever panics when it is dropped may do so again.
+            mem::forget(panic);
+        }
+    }
+}
+
 impl Drop for Team {
     fn drop(&mut self) {
+        if self.process != process::id() {
+            // The threads are another process's: here there is nobody to end, nor to wait for.
+            mem::forget(mem::take(&mut self.workers));
+            return;
+        }
         self.shared.closing.store(true, Ordering::Relaxed);
         self.start_round();
         for worker in self.workers.drain(..) {
@@ -149,6 +230,9 @@ impl Drop for Team {
         }
     }
 }
+
+/// What a member panics with whose mates have panicked, so that it would wait for ever.
+struct Abandoned;
 
 impl std::fmt::Debug for Team {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -162,7 +246,7 @@ impl std::fmt::Debug for Team {
 /// use retrograd_runtime::team::{Meeting, Team};
 /// use std::sync::atomic::{AtomicUsize, Ordering};
 ///
-/// let mut team = Team::new(3);
+/// let mut team = Team::new(3)?;
 /// let (meeting, written) = (Meeting::new(team.size()), AtomicUsize::new(0));
 /// team.run(&|_| {
 ///     meeting.attend(|meet| {
@@ -171,6 +255,7 @@ impl std::fmt::Debug for Team {
 ///         assert_eq!(written.load(Ordering::Relaxed), 3);
 ///     });
 /// });
+/// # Ok::<(), retrograd_runtime::error::RunError>(())
 /// ```
 #[derive(Debug)]
 pub struct Meeting {
@@ -205,7 +290,7 @@ impl Meeting {
     /// before is then seen by all. All call it equally often.
     ///
     /// # Panics
-    /// With the panic of the work; and in `meet` if another member's work has panicked.
+    /// With the panic of the work; and in `meet`, without a message, if another member's work has panicked.
     pub fn attend(&self, work: impl FnOnce(&dyn Fn())) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&|| self.meet()))) {
             self.broken.store(true, Ordering::SeqCst);
@@ -234,7 +319,10 @@ impl Meeting {
             }
             self.sleepers.fetch_sub(1, Ordering::SeqCst);
         }
-        assert!(!self.broken.load(Ordering::SeqCst), "another member of the team has panicked");
+        if self.broken.load(Ordering::SeqCst) {
+            // Not `panic!`: the member that panicked has said why.
+            resume_unwind(Box::new(Abandoned));
+        }
     }
 
     fn wake_all(&self) {
@@ -246,6 +334,7 @@ impl Meeting {
 
 /// A worker's life.
 fn serve(shared: &Shared, member: usize) {
+    flush::for_this_thread();
     let mut seen = 0;
     loop {
         wait_until(|| shared.round.load(Ordering::Acquire) != seen);
@@ -260,8 +349,7 @@ fn serve(shared: &Shared, member: usize) {
             (&*job.work, job.caller.clone())
         };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(member))) {
-            let mut first = shared.panic.lock().unwrap_or_else(PoisonError::into_inner);
-            first.get_or_insert(panic);
+            shared.keep(panic);
         }
         // After this the caller may return: nothing of the job is touched any more but the clone.
         if shared.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -304,7 +392,7 @@ mod tests {
     #[test]
     fn every_member_runs_once() {
         for n in [1, 2, 3, 5] {
-            let mut team = Team::new(n);
+            let mut team = Team::new(n).unwrap();
             assert_eq!(team.size(), n);
             let counts: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
             for round in 1..=2000 {
@@ -320,14 +408,14 @@ mod tests {
 
     #[test]
     fn the_caller_is_member_zero() {
-        let mut team = Team::new(3);
+        let mut team = Team::new(3).unwrap();
         let caller = thread::current().id();
         team.run(&|member| assert_eq!(member == 0, thread::current().id() == caller));
     }
 
     #[test]
     fn parked_workers_wake() {
-        let mut team = Team::new(2);
+        let mut team = Team::new(2).unwrap();
         let sum = AtomicUsize::new(0);
         for _ in 0..5 {
             thread::sleep(PATIENCE * 40);
@@ -344,7 +432,7 @@ mod tests {
 
     #[test]
     fn panics_reach_the_caller_and_the_team_survives() {
-        let mut team = Team::new(3);
+        let mut team = Team::new(3).unwrap();
         for culprit in 0..3 {
             let finished = AtomicUsize::new(0);
             let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -366,7 +454,7 @@ mod tests {
     #[test]
     fn all_meet_again_and_again() {
         for n in 1..=4 {
-            let mut team = Team::new(n);
+            let mut team = Team::new(n).unwrap();
             let (meeting, count) = (Meeting::new(n), AtomicUsize::new(0));
             team.run(&|member| {
                 meeting.attend(|meet| {
@@ -388,7 +476,7 @@ mod tests {
     #[test]
     fn nobody_waits_for_a_member_that_panicked() {
         for (n, culprit) in [(2, 0), (2, 1), (3, 1)] {
-            let mut team = Team::new(n);
+            let mut team = Team::new(n).unwrap();
             let meeting = Meeting::new(n);
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 team.run(&|member| {
@@ -401,14 +489,175 @@ mod tests {
                     });
                 });
             }));
-            outcome.expect_err("the panic arrives");
+            // That of the member, not of those that waited for it.
+            assert!(outcome.expect_err("the panic arrives").is::<&str>());
             team.run(&|_| {});
+        }
+    }
+
+    /// A payload that panics when it is dropped, with a payload that does so again.
+    struct Bomb(usize);
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if self.0 > 0 {
+                resume_unwind(Box::new(Bomb(self.0 - 1)));
+            }
+        }
+    }
+
+    #[test]
+    fn payloads_that_panic_when_they_are_dropped_stop_nobody() {
+        for n in 1..=4 {
+            let mut team = Team::new(n).unwrap();
+            for meets in [false, true] {
+                let meeting = Meeting::new(n);
+                let outcome = catch_unwind(AssertUnwindSafe(|| {
+                    team.run(&|_| {
+                        let work = || resume_unwind(Box::new(Bomb(3)));
+                        if meets { meeting.attend(|_| work()) } else { work() }
+                    });
+                }));
+                let payload = outcome.expect_err("one arrives");
+                assert!(payload.is::<Bomb>());
+                mem::forget(payload);
+                let ran = AtomicUsize::new(0);
+                team.run(&|_| {
+                    ran.fetch_add(1, Ordering::Relaxed);
+                });
+                assert_eq!(ran.into_inner(), n);
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_whose_caller_panics_waits_for_the_others() {
+        let mut team = Team::new(3).unwrap();
+        let finished = AtomicUsize::new(0);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            team.run(&|member| {
+                if member == 0 {
+                    resume_unwind(Box::new("stop"));
+                }
+                thread::sleep(PATIENCE * 400);
+                // A panic that is caught within, and a team within, are nobody else's.
+                let inner = catch_unwind(AssertUnwindSafe(|| {
+                    Team::new(2).unwrap().run(&|_| resume_unwind(Box::new(1)));
+                }));
+                assert!(inner.is_err());
+                finished.fetch_add(1, Ordering::Relaxed);
+            });
+        }));
+        assert!(outcome.expect_err("the panic arrives").is::<&str>());
+        assert_eq!(finished.into_inner(), 2);
+    }
+
+    #[test]
+    fn more_members_than_are_allowed_are_an_error() {
+        for n in [MOST_MEMBERS + 1, 20_000, usize::MAX] {
+            assert!(matches!(Team::new(n), Err(RunError::TooManyThreads { asked, .. }) if asked == n));
+        }
+    }
+
+    /// A child process has a team of its own; what it finds there is its exit code.
+    #[cfg(unix)]
+    fn in_a_child(work: impl FnOnce() -> bool) {
+        // SAFETY: the child works on its own copy of memory and ends without returning; glibc's and macOS's allocators
+        // are usable in it.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let good = catch_unwind(AssertUnwindSafe(work)).is_ok_and(|good| good);
+            // SAFETY: it ends this process, which has nothing to clean up.
+            unsafe { libc::_exit(if good { 0 } else { 1 }) };
+        }
+        assert!(child > 0, "a process can be forked");
+        let (started, mut status) = (Instant::now(), 0);
+        // SAFETY: the child is this process's, and `status` is a local variable.
+        while unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) } == 0 {
+            if started.elapsed() > Duration::from_secs(60) {
+                // SAFETY: it has not been waited for, so its number is still its own.
+                unsafe { libc::kill(child, libc::SIGKILL) };
+                panic!("the child hangs");
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(status, 0, "what the child finds");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_team_goes_on_in_a_forked_child() {
+        let mut team = Team::new(3).unwrap();
+        let all_run = |team: &mut Team| {
+            let ran = AtomicUsize::new(0);
+            team.run(&|member| {
+                ran.fetch_add(1 << (8 * member), Ordering::Relaxed);
+            });
+            team.size() == 3 && ran.into_inner() == 0x01_01_01
+        };
+        assert!(all_run(&mut team));
+        in_a_child(|| {
+            // And a child of the child, which may have used it or not.
+            let is_good = all_run(&mut team) && all_run(&mut team);
+            in_a_child(|| all_run(&mut team));
+            is_good
+        });
+        // One that is never used there ends there, too.
+        let unused = Team::new(2).unwrap();
+        in_a_child(move || {
+            drop(unused);
+            true
+        });
+        assert!(all_run(&mut team));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_session_goes_on_in_a_forked_child() {
+        use ndarray::Array2;
+        use retrograd_compiler::ir::Program;
+
+        use crate::feed::Feed;
+        use crate::session::{Session, Sharing};
+
+        let program = Program::record("sine", |p| p.output("y", p.input("x", 40).sin())).unwrap();
+        let x = Array2::from_shape_fn((50, 40), |(i, j)| (i * j) as f32);
+        let feed = Feed::new().f32("x", x.view());
+        for sharing in [Sharing::Rows, Sharing::Features] {
+            let mut session = Session::<f32>::new(&program, 3).unwrap();
+            session.share(sharing);
+            session.run(&feed).unwrap();
+            let expected = session.output("y");
+            in_a_child(move || {
+                session.run(&feed).unwrap();
+                session.output("y") == expected
+            });
+        }
+    }
+
+    #[test]
+    fn all_members_flush_and_the_callers_register_is_put_back() {
+        for n in 1..=3 {
+            let mut team = Team::new(n).unwrap();
+            // No member, then each of them, panics.
+            for culprit in (0..n).map(Some).chain([None]) {
+                let outcome = flush::tests::with_an_odd_register(|| {
+                    team.run(&|member| {
+                        assert!(flush::tests::is_flushing(), "member {member}");
+                        if Some(member) == culprit {
+                            resume_unwind(Box::new("stop"));
+                        }
+                    });
+                });
+                let stopped = outcome.is_err_and(|panic| panic.is::<&str>());
+                assert_eq!(stopped, culprit.is_some(), "{n} members");
+            }
         }
     }
 
     #[test]
     fn zero_members_means_one() {
-        let mut team = Team::new(0);
+        let mut team = Team::new(0).unwrap();
         let ran = AtomicUsize::new(0);
         team.run(&|member| {
             assert_eq!(member, 0);

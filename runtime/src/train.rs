@@ -24,6 +24,7 @@ use crate::checkpoint::Checkpoint;
 use crate::decode::Decoder;
 use crate::error::{DecodeError, RunError, nearest};
 use crate::feed::Feed;
+use crate::flush::Flushing;
 use crate::optimizer::{self, Clip, GRADIENT_NORM, Optimizer, RATE, STEP};
 use crate::schedule::Schedule;
 use crate::session::Session;
@@ -369,6 +370,7 @@ impl TrainerBuilder<'_> {
     /// A program without an objective, or one that cannot be truncated, or its states not carried, where that is asked for;
     /// settings without a meaning; a machine that cannot be compiled for.
     pub fn compile(self) -> Result<Trainer, RunError> {
+        let _flushing = Flushing::begin();
         let failed = |reason: Box<dyn std::error::Error + Send + Sync>| RunError::Compile {
             program: self.program.name.clone(),
             reason,
@@ -470,6 +472,8 @@ impl Trainer {
     }
 
     fn update(&mut self, window: &Window) -> Result<Report, RunError> {
+        // The rate of a schedule is everybody's, too.
+        let _flushing = Flushing::begin();
         let (rate, number) = (arr0(self.rate() as f32), arr0((self.steps + 1) as f32));
         let own = Feed::new().f32(RATE, rate.view()).f32(STEP, number.view());
         let going = self.session.going();
@@ -526,6 +530,7 @@ impl Trainer {
     /// # Errors
     /// Whatever is wrong with the inputs.
     pub fn evaluate(&mut self, feed: &Feed) -> Result<f64, RunError> {
+        let _flushing = Flushing::begin();
         self.evaluation()?;
         let (session, _) = self.evaluation.as_ref().expect("just made");
         let feed = self.asked(feed, session);

@@ -516,7 +516,7 @@ fn weight_gradients_on_a_team() {
             accumulate: false,
         };
         let units = job.units(kernels);
-        crate::team::Team::new(members).run(&|member| {
+        crate::team::Team::new(members).unwrap().run(&|member| {
             let part = member * units / members..(member + 1) * units / members;
             // SAFETY: all of the matrices above; members compute different units.
             unsafe { reduce_product(kernels, &job, part, &mut Vec::new()) };
