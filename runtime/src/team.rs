@@ -628,7 +628,7 @@ mod tests {
             session.share(sharing);
             session.run(&feed).unwrap();
             let expected = session.output("y");
-            in_a_child(move || {
+            in_a_child(|| {
                 session.run(&feed).unwrap();
                 session.output("y") == expected
             });
