@@ -364,11 +364,12 @@ fn anew_with_lengths() -> Program {
 fn anew_where_started() -> Program {
     record("states_begin_anew_where_started", |p| {
         let (x, start) = (p.sequence("x", 3), p.parameter("start", 4, Init::Normal(0.5)));
+        let twice = start * 2.0;
         let time = p.axis("time").reset_where(p.sequence("mask", ()));
         let run = time.scan("there", |s| {
             s.start("h", start);
             let h = retrograd::cells::lstm(s, s.at(x), 4);
-            s.start("c", start * 2.0);
+            s.start("c", twice);
             h
         });
         p.output("h", run.all());
