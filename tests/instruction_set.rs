@@ -186,8 +186,8 @@ fn tests_run_on() {
 #[test]
 fn tables_are_of_their_set() {
     for set in InstructionSet::available() {
-        assert_eq!(f32::table(set).instruction_set, set);
-        assert_eq!(f64::table(set).instruction_set, set);
+        assert_eq!(f32::table(set).instruction_set(), set);
+        assert_eq!(f64::table(set).instruction_set(), set);
         assert_eq!(<f32 as Float>::PRECISION, Precision::F32);
     }
 }

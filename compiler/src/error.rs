@@ -485,9 +485,18 @@ pub enum CodegenError {
     /// Cranelift does not know this machine.
     #[error("code cannot be generated for this machine: {0}")]
     Machine(String),
-    /// No memory for code.
+    /// No memory for code, or none that the system lets be executed: it forbids that to some processes, and allows each
+    /// a limited number of memory maps.
     #[error("no memory for generated code: {0}")]
     Memory(String),
+    /// A product of so many elements at a time.
+    #[error("a matrix product would take {elements} elements of a row together; at most {limit} are possible")]
+    TooLarge {
+        /// Elements of the rows, or between them.
+        elements: usize,
+        /// Most that are allowed.
+        limit: u32,
+    },
     /// Cranelift refused a function.
     #[error("code generation failed: {0}")]
     Module(String),

@@ -18,7 +18,8 @@ use crate::ir::op::{Data, Eval, Op, RowArg};
 use crate::ir::ops::leaves::is_result;
 use crate::ir::program::Draft;
 use crate::ir::scan::Scan;
-use crate::ir::types::{Extent, Sizes, Type};
+use crate::ir::sizes::{Sizes, times};
+use crate::ir::types::{Extent, Type};
 
 /// Values of parameters and inputs by name.
 pub type Values = BTreeMap<String, Data>;
@@ -57,7 +58,8 @@ pub struct Outcome {
 /// ```
 ///
 /// # Panics
-/// If a value that is needed is missing, or is not of its leaf's type and these sizes.
+/// If a value that is needed is missing, or is not of its leaf's type and these sizes; if there is no memory for values of
+/// these sizes.
 pub fn interpret(program: &Draft, values: &Values, sizes: &Sizes) -> Outcome {
     let mut data = evaluate(program, values, sizes, &program.roots()).into_iter();
     let mut next = || data.next().expect("one value for each root");
@@ -97,7 +99,7 @@ fn prepare(graph: &Graph, roots: &[Value], values: &Values, sizes: &Sizes) -> (V
             Op::Parameter(name) | Op::Input(name) => {
                 let data = values.get(name).unwrap_or_else(|| panic!("no value is given for `{name}`"));
                 assert_eq!(data.ty, *ty, "the value given for `{name}` has another type");
-                assert_eq!(data.x.len(), sizes.rows(ty.extent) * ty.shape.len(), "`{name}` has another size");
+                assert_eq!(data.x.len(), times(sizes.rows(ty.extent), ty.shape.len()), "`{name}` has another size");
                 data.clone()
             }
             Op::Constant(value) => filled(ty, sizes, *value),

@@ -48,7 +48,7 @@ pub fn compile(
     let hoisted = lower(program);
     times.push(("hoist", started.elapsed()));
     let started = Instant::now();
-    let target = Target { panel: table.panel, float_size: precision.size() };
+    let target = Target { panel: table.panel(), float_size: precision.size() };
     let plan = plan::plan(&hoisted, target, checkpointing);
     times.push(("plan", started.elapsed()));
     let started = Instant::now();
@@ -56,7 +56,7 @@ pub fn compile(
     times.push(("verify", started.elapsed()));
     let kernels = codegen::compile(&plan, precision, table, texts)?;
     times.push(("generate code", kernels.time()));
-    Ok(Compiled { plan, kernels, precision, instruction_set: table.instruction_set, times })
+    Ok(Compiled { plan, kernels, precision, instruction_set: table.instruction_set(), times })
 }
 
 /// The passes on graphs: from a recorded or joint program to what the plan is made from.

@@ -42,13 +42,11 @@ const AVAILABLE: &str = "an instruction set that this machine has";
 
 fn table<E: Element>(set: InstructionSet, vmath: &Table<E>) -> KernelTable {
     let kernels = Kernels::<E>::of(set).expect(AVAILABLE);
-    KernelTable {
-        instruction_set: set,
-        panel: kernels.nr,
-        products: kernels.products as usize,
-        unary: Function::ALL.iter().map(|&f| (unary(f), vmath.unary(f) as usize)).collect(),
-        pow: vmath.binary(BinaryFunction::Pow) as usize,
-    }
+    let routines = Function::ALL.iter().map(|&f| (unary(f), vmath.unary(f) as usize)).collect();
+    let (products, pow) = (kernels.products as usize, vmath.binary(BinaryFunction::Pow) as usize);
+    // SAFETY: these are this crate's routines for `E`, of the types that are asked for and of a set that was looked for
+    // on this machine.
+    unsafe { KernelTable::new(set, kernels.nr, products, routines, pow) }
 }
 
 impl Float for f32 {

@@ -27,12 +27,16 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use super::levels::{Levels, Manner, in_register, schedule};
 use super::products::{TileProducts, products};
 use super::{Features, KernelTable, Precision};
+use crate::error::CodegenError;
 use crate::ir::op::Binary;
 use crate::plan::{Kernel, KernelNode, KernelOp, Read, Source};
 use rows::{ROWS_BYTES, ROWS_TOGETHER};
 use tiles::TILE_AREA;
 
 /// Writes a kernel's body; returns the bytes of scratch it needs, and the table of products that its code refers to.
+///
+/// # Errors
+/// If its rows have more elements than the table can count.
 pub fn kernel(
     func: &mut Function,
     context: &mut FunctionBuilderContext,
@@ -41,7 +45,7 @@ pub fn kernel(
     precision: Precision,
     table: &KernelTable,
     Features { fma, folds_loads }: Features,
-) -> (usize, Pin<Box<TileProducts>>) {
+) -> Result<(usize, Pin<Box<TileProducts>>), CodegenError> {
     let mut b = FunctionBuilder::new(func, context);
     let entry = b.create_block();
     b.append_block_params_for_function_params(entry);
@@ -60,7 +64,7 @@ pub fn kernel(
     };
     let unary = b.func.import_signature(signature(config.default_call_conv, 3));
     let products_signature = b.func.import_signature(signature(config.default_call_conv, 7));
-    let products = kernel.tile.as_ref().map(|tile| products(kernel, tile, &levels, size));
+    let products = kernel.tile.as_ref().map(|tile| products(kernel, tile, &levels, size)).transpose()?;
     let products = Box::pin(products.unwrap_or_default());
     let binary = b.func.import_signature(signature(config.default_call_conv, 4));
     let lane = match precision {
@@ -94,7 +98,7 @@ pub fn kernel(
     e.b.ins().return_(&[]);
     e.b.seal_all_blocks();
     e.b.finalize(config);
-    (levels.size * together, products)
+    Ok((levels.size * together, products))
 }
 
 fn signature(convention: CallConv, arguments: usize) -> Signature {
@@ -142,7 +146,7 @@ struct Place {
     /// Byte offset within scratch of a flat value.
     scratch: Value,
     /// Constant bytes to add to both.
-    extra: i32,
+    extra: i64,
     /// Byte offset of each of the outer loop's indices times the size of an element; empty in flat loops.
     outer: Vec<Value>,
     /// Whether a vector or one element is computed.
@@ -161,8 +165,32 @@ struct Done {
 }
 
 impl Emit<'_, '_> {
-    fn load_i64(&mut self, p: Value, offset: i32) -> Value {
-        self.b.ins().load(types::I64, flags(), p, offset)
+    /// An address and so many bytes from there, as a load or a store takes them: its own offset has 32 bits, so that one
+    /// beyond is added. A position may add some bytes more, those of its vectors.
+    fn reach(&mut self, address: Value, bytes: i64) -> (Value, i32) {
+        match i32::try_from(bytes) {
+            Ok(offset) => (address, offset),
+            Err(_) => (self.plus(address, bytes), 0),
+        }
+    }
+
+    /// Byte `n` elements on.
+    fn bytes(&self, n: usize) -> i64 {
+        n as i64 * self.size
+    }
+
+    fn load_at(&mut self, ty: Type, address: Value, bytes: i64) -> Value {
+        let (address, offset) = self.reach(address, bytes);
+        self.b.ins().load(ty, flags(), address, offset)
+    }
+
+    fn store_to(&mut self, value: Value, address: Value, bytes: i64) {
+        let (address, offset) = self.reach(address, bytes);
+        self.b.ins().store(flags(), value, address, offset);
+    }
+
+    fn load_i64(&mut self, p: Value, offset: i64) -> Value {
+        self.load_at(types::I64, p, offset)
     }
 
     fn int(&mut self, n: i64) -> Value {
@@ -257,7 +285,7 @@ impl Emit<'_, '_> {
 
     /// Address of row 0 of an access at this step.
     fn base(&mut self, access: usize) -> Value {
-        self.load_i64(self.bases, (access * 8) as i32)
+        self.load_i64(self.bases, access as i64 * 8)
     }
 
     /// Address of feature 0 of a row of an access.
@@ -409,15 +437,15 @@ impl Emit<'_, '_> {
                 // Into the elements of this loop.
                 let base = self.element(i, place);
                 let address = self.b.ins().iadd(base, place.flat);
-                let offset = self.levels.scratch[i].expect("reductions have scratch") as i32 + place.extra;
+                let offset = self.levels.scratch[i].expect("reductions have scratch") as i64 + place.extra;
                 let old = self.load(address, offset, false, place.wide);
                 let new = self.combine(op, old, x);
-                self.b.ins().store(flags(), new, address, offset);
+                self.store_to(new, address, offset);
                 for &(write, first) in &self.kernel.nodes[i].stores {
                     let row = place.rows[self.kernel_reads() + write].expect("accessed");
                     let into = self.b.ins().isub(address, self.scratch);
                     let row = self.b.ins().iadd(row, into);
-                    self.b.ins().store(flags(), new, row, (first as i64 * self.size) as i32 + place.extra);
+                    self.store_to(new, row, self.bytes(first) + place.extra);
                 }
                 continue;
             }
@@ -431,14 +459,14 @@ impl Emit<'_, '_> {
             {
                 let at = self.dense(i, place.scratch, place);
                 let address = self.b.ins().iadd(self.scratch, at);
-                self.b.ins().store(flags(), value, address, offset as i32 + place.extra);
+                self.store_to(value, address, offset as i64 + place.extra);
             }
             for (write, offset) in self.kernel.nodes[i].stores.clone() {
                 let write = self.kernel_reads() + write;
                 let at = self.dense(i, place.flat, place);
                 let row = place.rows[write].expect("accessed");
                 let address = self.b.ins().iadd(row, at);
-                self.b.ins().store(flags(), value, address, (offset as i64 * self.size) as i32 + place.extra);
+                self.store_to(value, address, self.bytes(offset) + place.extra);
             }
         }
     }
@@ -461,7 +489,7 @@ impl Emit<'_, '_> {
 
     fn scratch_load(&mut self, offset: usize, place: &Place) -> Value {
         let address = self.b.ins().iadd(self.scratch, place.scratch);
-        self.load(address, offset as i32 + place.extra, false, place.wide)
+        self.load(address, offset as i64 + place.extra, false, place.wide)
     }
 
     /// As that, once for a position. What is computed there goes elsewhere: it is read at another level.
@@ -487,7 +515,7 @@ impl Emit<'_, '_> {
     fn store_at(&mut self, value: Value, access: usize, offset: usize, place: &Place) {
         let row = place.rows[access].expect("accessed");
         let address = self.b.ins().iadd(row, place.flat);
-        self.b.ins().store(flags(), value, address, (offset as i64 * self.size) as i32 + place.extra);
+        self.store_to(value, address, self.bytes(offset) + place.extra);
     }
 
     fn value(&mut self, i: usize, place: &Place, done: &mut Done, scalars: &mut Vec<((usize, usize), Value)>) -> Value {
@@ -563,8 +591,6 @@ impl Emit<'_, '_> {
         done: &mut Done,
         scalars: &mut Vec<((usize, usize), Value)>,
     ) -> Value {
-        let size = self.size;
-        let bytes = |n: usize| (n as i64 * size) as i32;
         if place.wide
             && read.is_scalar()
             && let Some(&(_, _, v)) =
@@ -587,7 +613,7 @@ impl Emit<'_, '_> {
                 }
                 let address = self.b.ins().iadd(self.scratch, at);
                 let extra = if splat { 0 } else { place.extra };
-                self.load(address, offset as i32 + bytes(read.offset) + extra, splat, place.wide)
+                self.load(address, offset as i64 + self.bytes(read.offset) + extra, splat, place.wide)
             }
             Source::Memory(a) => {
                 let row = place.rows[a].expect("accessed");
@@ -598,7 +624,7 @@ impl Emit<'_, '_> {
                     {
                         return *v;
                     }
-                    let v = self.load(row, bytes(read.offset), true, place.wide);
+                    let v = self.load(row, self.bytes(read.offset), true, place.wide);
                     scalars.push((key, v));
                     return v;
                 }
@@ -612,7 +638,7 @@ impl Emit<'_, '_> {
                 }
                 let address = self.b.ins().iadd(row, at);
                 let extra = if splat { 0 } else { place.extra };
-                let v = self.load(address, bytes(read.offset) + extra, splat, place.wide);
+                let v = self.load(address, self.bytes(read.offset) + extra, splat, place.wide);
                 if is_here {
                     done.loads.push((key, v));
                 }
@@ -646,19 +672,19 @@ impl Emit<'_, '_> {
         (at, last == 0)
     }
 
-    fn load(&mut self, address: Value, offset: i32, splat: bool, wide: bool) -> Value {
+    fn load(&mut self, address: Value, bytes: i64, splat: bool, wide: bool) -> Value {
         if !wide {
-            return self.b.ins().load(self.lane, flags(), address, offset);
+            return self.load_at(self.lane, address, bytes);
         }
         if splat {
-            let x = self.b.ins().load(self.lane, flags(), address, offset);
+            let x = self.load_at(self.lane, address, bytes);
             return self.b.ins().splat(self.vector, x);
         }
         if self.folds_loads {
-            return self.b.ins().load(self.vector, flags(), address, offset);
+            return self.load_at(self.vector, address, bytes);
         }
         // As integers, which no instruction on floats takes from memory: see `folds_loads`.
-        let x = self.b.ins().load(types::I64X2, flags(), address, offset);
+        let x = self.load_at(types::I64X2, address, bytes);
         self.b.ins().bitcast(self.vector, MemFlagsData::new().with_endianness(Endianness::Little), x)
     }
 }

@@ -1,17 +1,73 @@
-//! Code memory: who owns it and when it goes.
+//! Code memory: where it is, who owns it and when it goes.
+//!
+//! All code of a program is in one map, [`CodeMemory`], that is writable while the code is copied there and executable
+//! afterwards, never both at once. A system that forbids executable memory, or has no more maps for this process, says so
+//! in an error.
 //!
 //! Dropping a `JITModule` leaks its code; only `free_memory` gives it back, and nothing may run it afterwards. So
 //! the module lives behind the one type that hands out kernels, and kernels can be called only through a borrow of
 //! it. Executors share it in an `Arc`.
 
+use std::io;
 use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::time::Duration;
 
-use cranelift_jit::JITModule;
-use cranelift_module::FuncId;
+use cranelift_jit::{BranchProtection, JITMemoryKind, JITMemoryProvider, JITModule, SystemMemoryProvider};
+use cranelift_module::{FuncId, ModuleResult};
 
 use super::{KernelFn, KernelInfo, TileProducts};
+use crate::error::CodegenError;
+
+/// Memory for code of a known size.
+///
+/// Cranelift's own arena panics where the system refuses to make memory executable. Its provider of single maps does
+/// not, but takes a map for each function: here it gives one, which is handed out piece by piece.
+pub(super) struct CodeMemory {
+    maps: SystemMemoryProvider,
+    start: *mut u8,
+    bytes: usize,
+    used: usize,
+}
+
+// SAFETY: `start` points into a map that `maps` owns and that moves with it.
+unsafe impl Send for CodeMemory {}
+
+impl CodeMemory {
+    /// Room for so many bytes, alignment of functions included.
+    pub(super) fn new(bytes: usize) -> Result<CodeMemory, CodegenError> {
+        let mut maps = SystemMemoryProvider::new();
+        let bytes = bytes.max(1);
+        let start = maps.allocate(bytes, 1, JITMemoryKind::Executable);
+        let start = start.map_err(|e| CodegenError::Memory(e.to_string()))?;
+        Ok(CodeMemory { maps, start, bytes, used: 0 })
+    }
+}
+
+impl JITMemoryProvider for CodeMemory {
+    fn allocate(&mut self, size: usize, align: u64, kind: JITMemoryKind) -> io::Result<*mut u8> {
+        let first = usize::try_from(align).ok().and_then(|align| self.used.checked_next_multiple_of(align));
+        let end = first.and_then(|first| first.checked_add(size)).filter(|&end| end <= self.bytes);
+        match (kind, first, end) {
+            (JITMemoryKind::Executable, Some(first), Some(end)) => {
+                self.used = end;
+                // The map starts on a page, to which any alignment of functions is small.
+                Ok(self.start.wrapping_add(first))
+            }
+            // Veneers of far calls, and data: there are none, but others may have what they ask for.
+            (kind, _, _) => self.maps.allocate(size, align, kind),
+        }
+    }
+
+    unsafe fn free_memory(&mut self) {
+        // SAFETY: the caller's promise, that nothing runs in this memory or will.
+        unsafe { self.maps.free_memory() };
+    }
+
+    fn finalize(&mut self, branch_protection: BranchProtection) -> ModuleResult<()> {
+        self.maps.finalize(branch_protection)
+    }
+}
 
 /// The machine code of a plan's kernels, in the order of its stages.
 pub struct CompiledKernels {

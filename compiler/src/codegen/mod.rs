@@ -29,11 +29,12 @@ use cranelift_codegen::ir::{AbiParam, Signature, types};
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::FunctionBuilderContext;
-use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
+use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleError, ModuleReloc, default_libcall_names};
 
 use instructions::Features;
 pub use instructions::{InstructionSet, UnknownInstructionSet};
+use memory::CodeMemory;
 pub use memory::CompiledKernels;
 pub use products::{Place, ProductsFn, RowPart, TileProduct, TileProducts};
 
@@ -63,16 +64,45 @@ impl Precision {
 /// Routines of the runtime that generated code calls, for one precision.
 #[derive(Clone, Debug)]
 pub struct KernelTable {
+    instruction_set: InstructionSet,
+    panel: usize,
+    products: usize,
+    unary: Vec<(Unary, usize)>,
+    pow: usize,
+}
+
+impl KernelTable {
+    /// A table of routines that use `instruction_set`, as the code around them may:
+    ///
+    /// - `panel`: columns of a packed panel;
+    /// - `products`: address of the routine that computes a tile's products, a [`ProductsFn`];
+    /// - `unary`: addresses of vector functions `extern "C" fn(x, y, n)`, n a multiple of 64 bytes of elements, one for
+    ///   each function that vector maths has;
+    /// - `pow`: address of `extern "C" fn(x, y, out, n)`: x to the power of y.
+    ///
+    /// # Safety
+    /// The addresses are of functions of these types, for elements of the precision that programs are compiled for with
+    /// this table, and stay so for as long as such a program is run. They compute what their names say within the slices
+    /// that they are given, in panels of this width. The machine has the instruction set.
+    pub unsafe fn new(
+        instruction_set: InstructionSet,
+        panel: usize,
+        products: usize,
+        unary: Vec<(Unary, usize)>,
+        pow: usize,
+    ) -> KernelTable {
+        KernelTable { instruction_set, panel, products, unary, pow }
+    }
+
     /// The instructions that they use, and that the code around them may use.
-    pub instruction_set: InstructionSet,
+    pub fn instruction_set(&self) -> InstructionSet {
+        self.instruction_set
+    }
+
     /// Columns of a packed panel.
-    pub panel: usize,
-    /// Address of the routine that computes a tile's products, a [`ProductsFn`].
-    pub products: usize,
-    /// Addresses of vector functions `extern "C" fn(x, y, n)`, n a multiple of 64 bytes of elements.
-    pub unary: Vec<(Unary, usize)>,
-    /// Address of `extern "C" fn(x, y, out, n)`: x to the power of y.
-    pub pow: usize,
+    pub fn panel(&self) -> usize {
+        self.panel
+    }
 }
 
 /// The type of a kernel: for each access the address of row 0 at the step, scratch, first and last row, first and last panel.
@@ -122,12 +152,16 @@ pub fn compile(
     }
     let codes = Job::new(&*isa, precision, table, texts).compile_all(&distinct)?;
     let bytes: usize = codes.iter().map(|code| code.bytes.len() + code.alignment as usize).sum();
-    let provider = ArenaMemoryProvider::new_with_size(bytes.next_multiple_of(1 << 16).max(1 << 16));
     let mut builder = JITBuilder::with_isa(isa, default_libcall_names());
-    builder.memory_provider(Box::new(provider.map_err(|e| CodegenError::Memory(e.to_string()))?));
+    builder.memory_provider(Box::new(CodeMemory::new(bytes)?));
     let mut module = JITModule::new(builder);
     let signature = signature(module.target_config().default_call_conv);
-    let failed = |e: ModuleError| CodegenError::Module(e.to_string());
+    let failed = |e: ModuleError| match e {
+        ModuleError::Allocation { err } => CodegenError::Memory(err.to_string()),
+        // With all functions defined, what is left is to make their memory executable.
+        ModuleError::Backend(e) => CodegenError::Memory(format!("{e:#}")),
+        e => CodegenError::Module(e.to_string()),
+    };
     let mut define = |(i, code): (usize, &Code)| -> Result<(), CodegenError> {
         let id =
             module.declare_function(&format!("retrograd_kernel_{i}"), Linkage::Local, &signature).map_err(failed)?;
@@ -176,7 +210,7 @@ impl<'a> Job<'a> {
         context.func.signature = signature(self.isa.default_call_conv());
         let config = self.isa.frontend_config();
         let (scratch, products) =
-            emit::kernel(&mut context.func, builder, config, kernel, self.precision, self.table, self.features);
+            emit::kernel(&mut context.func, builder, config, kernel, self.precision, self.table, self.features)?;
         let clif = self.texts.then(|| context.func.display().to_string());
         let failed = |e| CodegenError::Module(format!("{e:?}"));
         context.compile(self.isa, &mut Default::default()).map_err(|e| failed(e.inner))?;

@@ -10,6 +10,7 @@
 //! pieces.
 
 use super::levels::Levels;
+use crate::error::CodegenError;
 use crate::plan::{At, Kernel, Source, Start, Tile};
 
 /// Bytes of weights above which they are fetched ahead: those of a step then come from a cache that is shared, or from
@@ -72,41 +73,57 @@ pub enum Place {
 pub type ProductsFn = unsafe extern "C" fn(*const TileProducts, *const *mut u8, *mut u8, usize, usize, usize, usize);
 
 /// The table of a tile; element size in bytes.
-pub(super) fn products(kernel: &Kernel, tile: &Tile, levels: &Levels, size: usize) -> TileProducts {
-    let number = |n: usize| u32::try_from(n).expect("a row has less than 2³² elements");
-    let part = |access: usize, offset: usize, len: usize| {
+///
+/// # Errors
+/// If rows that are multiplied together have more elements than 32 bits can count.
+pub(super) fn products(
+    kernel: &Kernel,
+    tile: &Tile,
+    levels: &Levels,
+    size: usize,
+) -> Result<TileProducts, CodegenError> {
+    let number = |n: usize| u32::try_from(n).map_err(|_| CodegenError::TooLarge { elements: n, limit: u32::MAX });
+    let part = |access: usize, offset: usize, len: usize| -> Result<RowPart, CodegenError> {
         let (at, stride) = kernel.strides[access];
         let stride = if at.at == At::Shared { 0 } else { stride };
-        RowPart { access: number(access), offset: number(offset), stride: number(stride), len: number(len) }
+        Ok(RowPart { access: number(access)?, offset: number(offset)?, stride: number(stride)?, len: number(len)? })
     };
     let bytes: usize = tile.products.iter().map(|product| product.k * tile.n * size).sum();
     let pointwise = rows_of_pointwise_work(kernel, tile);
     let mut table = TileProducts::default();
     for (i, product) in tile.products.iter().enumerate() {
         let direct = tile.only_store(i, &kernel.nodes).map(|(write, offset)| part(kernel.reads + write, offset, 0));
+        let direct = direct.transpose()?;
         // Each product asks for its part of what the pointwise work needs, for what the next one starts from, and for where
         // it leaves its own result.
         let own = pointwise.iter().skip(i).step_by(tile.products.len());
         let next = tile.products.get(i + 1).and_then(|next| next.start_in_memory());
         let next = next.filter(|&(read, _)| kernel.strides[read].0.at != At::Shared);
         let before = table.parts.len();
-        table.parts.extend(product.segments.iter().map(|&(read, offset, k)| part(read, offset, k)));
-        let segments = number(table.parts.len() - before);
-        table.parts.extend(own.chain(&next).map(|&(access, offset)| part(access, offset, 0)).chain(direct));
+        for &(read, offset, k) in &product.segments {
+            table.parts.push(part(read, offset, k)?);
+        }
+        let segments = number(table.parts.len() - before)?;
+        for &(access, offset) in own.chain(&next) {
+            table.parts.push(part(access, offset, 0)?);
+        }
+        table.parts.extend(direct);
+        let start = match product.start {
+            None => None,
+            Some(Start::Memory(read, offset)) => Some(Place::Rows(part(read, offset, 0)?)),
+            Some(Start::Product(before)) => Some(Place::Scratch(levels.products[before])),
+        };
         table.products.push(TileProduct {
             segments,
-            hints: number(table.parts.len() - before) - segments,
-            packed: number(product.read),
-            k: number(product.k),
-            start: product.start.map(|start| match start {
-                Start::Memory(read, offset) => Place::Rows(part(read, offset, 0)),
-                Start::Product(before) => Place::Scratch(levels.products[before]),
-            }),
+            hints: number(table.parts.len() - before)? - segments,
+            packed: number(product.read)?,
+            k: number(product.k)?,
+            start,
             into: direct.map_or(Place::Scratch(levels.products[i]), Place::Rows),
             far: bytes > FAR,
         });
     }
-    table
+    Ok(table)
 }
 
 /// Rows that the pointwise work behind the products reads or writes: (access, first element).

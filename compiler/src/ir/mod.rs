@@ -1,6 +1,6 @@
 //! The graph and its ops: the floor on which every pass stands.
 //!
-//! [`types`] says what a value is, [`graph`] how values hang together, [`op`] what can be computed, and [`ops`]
+//! [`types`] says what a value is, [`sizes`] how much there is of it, [`graph`] how values hang together, [`op`] what can be computed, and [`ops`]
 //! has one row for each op with all that is known of it. [`program`] is a graph with its inputs, parameters and
 //! outputs.
 
@@ -15,6 +15,7 @@ pub mod parse;
 pub mod print;
 pub mod program;
 pub mod scan;
+pub mod sizes;
 pub mod svg;
 pub mod types;
 pub mod verify;
@@ -23,4 +24,5 @@ pub use graph::{Graph, Node, Value};
 pub use op::{Binary, Norm, Op, Row, TypeError, Unary};
 pub use program::{Draft, Ignored, Init, Input, Parameter, Program, Update};
 pub use scan::{Carry, Scan};
-pub use types::{Axis, DType, Extent, Shape, Sizes, Type};
+pub use sizes::Sizes;
+pub use types::{Axis, DType, Extent, Shape, Type};

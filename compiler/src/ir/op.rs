@@ -7,7 +7,8 @@ use super::dual::Dual;
 use super::graph::{Graph, Value};
 use super::ops;
 use super::scan::Scan;
-use super::types::{Axis, Extent, Shape, Sizes, Type};
+use super::sizes::{Sizes, times};
+use super::types::{Axis, Extent, Shape, Type};
 
 /// Pointwise functions of one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -266,9 +267,17 @@ pub struct Data {
 
 impl Data {
     /// Zeros.
+    ///
+    /// # Panics
+    /// If there is no memory for so many: an oracle has no use for them.
     pub fn zeros(ty: Type, sizes: &Sizes) -> Data {
-        let n = sizes.rows(ty.extent) * ty.shape.len();
-        Data { ty, x: vec![Dual::default(); n] }
+        let n = times(sizes.rows(ty.extent), ty.shape.len());
+        let mut x = Vec::new();
+        if let Err(e) = x.try_reserve_exact(n) {
+            panic!("no memory to interpret {ty} at {sizes:?}: {e}");
+        }
+        x.resize(n, Dual::default());
+        Data { ty, x }
     }
 
     /// The features of row `r` out of `rows` rows of an extent at least as wide: the row repeats as types say.

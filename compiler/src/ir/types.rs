@@ -7,6 +7,8 @@
 
 use std::fmt;
 
+pub use super::sizes::Sizes;
+
 /// The element type of a value.
 ///
 /// `F32` is the program's float: a compile for gradient checks runs the same program in 64 bits.
@@ -67,36 +69,6 @@ impl Axis {
     }
 }
 
-/// Sizes of the extents in one run.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Sizes {
-    /// Samples, at least 1.
-    pub batch: usize,
-    /// Steps of each time axis, at least 1 each.
-    pub steps: Vec<usize>,
-}
-
-impl Sizes {
-    /// The sizes of a program with one time axis.
-    pub fn new(steps: usize, batch: usize) -> Sizes {
-        Sizes { batch, steps: vec![steps] }
-    }
-
-    /// Steps of one axis.
-    pub fn steps(&self, axis: Axis) -> usize {
-        self.steps.get(usize::from(axis.0)).copied().unwrap_or(1)
-    }
-
-    /// Rows of an extent.
-    pub fn rows(&self, extent: Extent) -> usize {
-        match extent {
-            Extent::Shared => 1,
-            Extent::Batch => self.batch,
-            Extent::Time(axis) => self.batch * self.steps(axis),
-        }
-    }
-}
-
 /// The features of one row, row-major. The empty shape is a scalar.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Shape(pub Vec<usize>);
@@ -106,12 +78,6 @@ impl Shape {
     pub fn scalar() -> Shape {
         Shape(Vec::new())
     }
-
-    /// Most features of a row: what 32-bit offsets of f32 can address with room to spare.
-    pub const MAX_LEN: usize = 1 << 28;
-
-    /// Most dimensions of a row: loops over them are nested.
-    pub const MAX_RANK: usize = 16;
 
     /// Number of features.
     pub fn len(&self) -> usize {

@@ -216,8 +216,10 @@ fn check_shape(shape: &Shape) -> Result<(), String> {
     if shape.rank() > Shape::MAX_RANK {
         return Err(format!("{} dimensions, where a row has at most {}", shape.rank(), Shape::MAX_RANK));
     }
-    let len = shape.0.iter().try_fold(1usize, |n, &d| n.checked_mul(d).filter(|&n| n <= Shape::MAX_LEN));
-    len.map(|_| ()).ok_or_else(|| format!("{shape} has too many features; a row has at most {}", Shape::MAX_LEN))
+    shape
+        .checked_len()
+        .map(|_| ())
+        .ok_or_else(|| format!("{shape} has too many features; a row has at most {}", Shape::MAX_LEN))
 }
 
 /// A node against the rule of its op, in a program with so many time axes.

@@ -10,7 +10,9 @@
 //! it ends with. So of all lengths that fit a limit the largest costs least.
 
 use super::{Plan, Rows, Sweep, Unit};
-use crate::ir::types::{Axis, Sizes};
+use crate::ir::Sizes;
+use crate::ir::sizes::{times, total};
+use crate::ir::types::Axis;
 
 /// How many steps make a segment, and what is kept of them. A training step goes through a sequence segment by segment,
 /// and values that are made and used up within one need memory for one only.
@@ -46,6 +48,9 @@ const CACHE: usize = 2 << 20;
 /// Bytes of a segment's own values to each byte that is read and written again for it.
 const WORTH: usize = 8;
 
+/// Lengths of segments up to which each is tried to meet a limit.
+const TRIED: usize = 1 << 16;
+
 /// Lengths of the segments of each time axis in one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segments {
@@ -64,7 +69,7 @@ impl Segments {
         let of = |axis: usize| {
             let axis = Axis(axis as u8);
             let steps = sizes.steps(axis);
-            (steps, length(axis, steps).clamp(1, steps))
+            (steps, length(axis, steps).min(steps).max(1))
         };
         Segments { lengths: std::array::from_fn(of) }
     }
@@ -115,12 +120,13 @@ impl Plan {
         let sums = self.sums_of_segments();
         Segments::of(sizes, |axis, steps| {
             let is_own = |rows: Rows| rows.is_of_segment() && rows.axis() == Some(axis);
-            let row: usize = self.slots.iter().filter(|slot| is_own(slot.rows)).map(|slot| slot.row_bytes).sum();
+            let row = self.slots.iter().filter(|slot| is_own(slot.rows)).map(|slot| slot.row_bytes);
+            let row = total(row);
             if row == 0 {
                 return steps;
             }
-            let bytes = CACHE.max(WORTH * sums[usize::from(axis.0)]);
-            let length = bytes.div_ceil(row * sizes.batch.max(1)).max(1);
+            let bytes = CACHE.max(times(WORTH, sums[usize::from(axis.0)]));
+            let length = bytes.div_ceil(times(row, sizes.batch.max(1))).max(1);
             steps.div_ceil(steps.div_ceil(length).max(1))
         })
     }
@@ -131,17 +137,25 @@ impl Plan {
         for sweep in self.sweeps() {
             let stages = sweep.back.iter().flat_map(Unit::stages);
             bytes[usize::from(sweep.axis.0)] +=
-                stages.map(|(stage, _)| stage.work.summed() * self.target.float_size).sum::<usize>();
+                total(stages.map(|(stage, _)| times(stage.work.summed(), self.target.float_size)));
         }
         bytes
     }
 
-    /// The longest segments that fit; if none do, those that need least.
+    /// The longest segments that fit; if none do, those that need least. Of more than [`TRIED`] lengths, one in a thousand
+    /// is tried, so that the answer is as near to the longest and comes at once for any number of steps.
     fn fitting(&self, sizes: &Sizes, bytes: usize) -> Segments {
         let most = self.swept_axes().into_iter().map(|axis| sizes.steps(axis)).max().unwrap_or(1);
         let mut least: Option<(usize, Segments)> = None;
-        for k in (1..=most).rev() {
-            let segments = Segments::new(sizes, |steps| (steps * k).div_ceil(most));
+        let shorter = |&k: &usize| match k {
+            0 | 1 => None,
+            k if k <= TRIED => Some(k - 1),
+            k => Some(k - k / 1024),
+        };
+        for k in std::iter::successors(Some(most.max(1)), shorter) {
+            // `steps·k/most`, rounded up: at most `steps`, but not on the way.
+            let part = |steps: usize| (steps as u128 * k as u128).div_ceil(most.max(1) as u128) as usize;
+            let segments = Segments::new(sizes, part);
             let memory = self.memory_in(sizes, &segments);
             if memory <= bytes {
                 return segments;

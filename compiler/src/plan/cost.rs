@@ -8,7 +8,9 @@
 //! left to gain, or to explain.
 
 use super::{At, BufferId, Domain, Kernel, Plan, Rows, Segments, Stage, Unit, Work};
-use crate::ir::types::{Axis, Sizes};
+use crate::ir::Sizes;
+use crate::ir::sizes::{plus, times, total};
+use crate::ir::types::Axis;
 
 /// Operations of a product in the time of one element of a routine of vector maths.
 const ROUTINE: usize = 48;
@@ -127,7 +129,7 @@ impl Plan {
     }
 
     /// The phases of a run of these sizes, in the order in which they begin. What checkpointing computes again is
-    /// counted again.
+    /// counted again. What is more than can be counted is [`TOO_LARGE`](crate::ir::sizes::TOO_LARGE).
     pub fn cost(&self, sizes: &Sizes) -> Vec<Phase> {
         let segments = self.segments(sizes);
         let mut phases: Vec<(Phase, Vec<Part<'_>>)> = Vec::new();
@@ -143,17 +145,19 @@ impl Plan {
             self.bytes(&stages.collect::<Vec<_>>(), sizes, &segments)
         };
         for (phase, parts) in &mut phases {
-            phase.flops = parts.iter().map(|part| part.unit.flops(sizes)).sum();
+            phase.flops = total(parts.iter().map(|part| part.unit.flops(sizes)));
             phase.bytes = bytes(&parts.iter().collect::<Vec<_>>());
             phase.pieces =
                 parts.iter().filter_map(|part| part.sweep).map(|axis| segments.count(axis)).max().unwrap_or(1);
             let again: Vec<&Part<'_>> = parts.iter().filter(|part| part.again).collect();
             if let Some(axis) = again.first().and_then(|part| part.sweep) {
                 // Once more, but for the segment where the way back begins.
-                let (steps, repeated) = (sizes.steps(axis), sizes.steps(axis) - segments.steps(axis));
-                phase.flops += again.iter().map(|part| part.unit.flops(sizes) / steps * repeated).sum::<usize>();
-                phase.bytes += bytes(&again) / steps * repeated;
-                phase.pieces += segments.count(axis) - 1;
+                let steps = sizes.steps(axis).max(1);
+                let repeated = steps.saturating_sub(segments.steps(axis));
+                let more = again.iter().map(|part| times(part.unit.flops(sizes) / steps, repeated));
+                phase.flops = plus(phase.flops, total(more));
+                phase.bytes = plus(phase.bytes, times(bytes(&again) / steps, repeated));
+                phase.pieces = plus(phase.pieces, segments.count(axis).saturating_sub(1));
             }
         }
         phases.into_iter().map(|(phase, _)| phase).collect()
@@ -162,7 +166,7 @@ impl Plan {
     /// Floating-point operations of the products of one run: two for each multiply-add. What checkpointing computes
     /// again is counted again.
     pub fn flops(&self, sizes: &Sizes) -> usize {
-        self.cost(sizes).iter().map(|phase| phase.flops).sum()
+        total(self.cost(sizes).iter().map(|phase| phase.flops))
     }
 
     /// Roughly what a stage takes, in the time of one operation of a product: of all its rows, at one step if it is in a
@@ -188,7 +192,7 @@ impl Plan {
             Work::ReduceProduct { .. } | Work::MatrixRows { .. } | Work::MatMul { .. } => 0,
             _ => written() * MOVE,
         };
-        stage.rows(sizes) * (of_row + stage.work.flops_per_row())
+        times(stage.rows(sizes), plus(of_row, stage.work.flops_per_row()))
     }
 
     /// Bytes of all that these stages read or write.
@@ -214,7 +218,7 @@ impl Plan {
             let buffer = &self.buffers[buffer.0];
             buffer.stride * if buffer.integer { 4 } else { self.target.float_size }
         };
-        touched.into_iter().map(|(buffer, rows)| rows * row(buffer)).sum()
+        total(touched.into_iter().map(|(buffer, rows)| times(rows, row(buffer))))
     }
 }
 
@@ -224,17 +228,17 @@ impl Stage {
         match self.domain {
             Domain::Shared => 1,
             Domain::Batch => sizes.batch,
-            Domain::Time(a) | Domain::EachStep(a) => sizes.batch * sizes.steps(a),
+            Domain::Time(a) | Domain::EachStep(a) => times(sizes.batch, sizes.steps(a)),
         }
     }
 }
 
 impl Unit {
     fn flops(&self, sizes: &Sizes) -> usize {
-        let of_stage = |stage: &Stage| stage.rows(sizes) * stage.work.flops_per_row();
+        let of_stage = |stage: &Stage| times(stage.rows(sizes), stage.work.flops_per_row());
         match self {
             Unit::Stage(stage) => of_stage(stage),
-            Unit::Loop(l) => sizes.steps(l.axis) * l.stages.iter().map(of_stage).sum::<usize>(),
+            Unit::Loop(l) => times(sizes.steps(l.axis), total(l.stages.iter().map(of_stage))),
             Unit::Sweep(_) => unreachable!("sweeps have been taken apart"),
         }
     }

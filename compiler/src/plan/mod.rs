@@ -46,7 +46,9 @@ pub use kernel::{Kernel, KernelNode, KernelOp, Product, Read, Source, Start, Til
 
 pub use verify::PlanError;
 
-use crate::ir::types::{Axis, Extent, Sizes};
+use crate::ir::Sizes;
+use crate::ir::sizes::{plus, times, total};
+use crate::ir::types::{Axis, Extent};
 
 /// What the plan must know of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,17 +114,18 @@ impl Rows {
         }
     }
 
-    /// Their number.
+    /// Their number; [`TOO_LARGE`](crate::ir::sizes::TOO_LARGE) if they are more than can be counted.
     pub fn count(self, sizes: &Sizes, segments: &Segments) -> usize {
-        match self {
-            Rows::One => 1,
-            Rows::Batch => sizes.batch,
-            Rows::Time(axis) => sizes.batch * sizes.steps(axis),
-            Rows::History(axis) => sizes.batch * (sizes.steps(axis) + 1),
-            Rows::Segment(axis) => sizes.batch * segments.steps(axis),
-            Rows::SegmentHistory(axis) => sizes.batch * (segments.steps(axis) + 1),
-            Rows::Checkpoints(axis) => sizes.batch * (segments.count(axis) + 1),
-        }
+        let blocks = match self {
+            Rows::One => return 1,
+            Rows::Batch => 1,
+            Rows::Time(axis) => sizes.steps(axis),
+            Rows::History(axis) => plus(sizes.steps(axis), 1),
+            Rows::Segment(axis) => segments.steps(axis),
+            Rows::SegmentHistory(axis) => plus(segments.steps(axis), 1),
+            Rows::Checkpoints(axis) => plus(segments.count(axis), 1),
+        };
+        times(sizes.batch, blocks)
     }
 
     /// The kind that has room for both, if they differ by a block of rows at most.
@@ -178,6 +181,14 @@ pub struct Slot {
     pub rows: Rows,
     /// Bytes of a row.
     pub row_bytes: usize,
+}
+
+impl Slot {
+    /// Its bytes, without the slack behind it; [`TOO_LARGE`](crate::ir::sizes::TOO_LARGE) if they are more than can be
+    /// counted.
+    pub fn bytes(&self, sizes: &Sizes, segments: &Segments) -> usize {
+        times(self.row_bytes, self.rows.count(sizes, segments))
+    }
 }
 
 /// Which rows of a buffer a stage's row r at step t means.
@@ -579,7 +590,8 @@ impl Plan {
     }
 
     /// Bytes of memory for these sizes: what an executor allocates for values, but for alignment and whole pages. If it has to fit a limit and
-    /// cannot, this is the least that is possible.
+    /// cannot, this is the least that is possible. Where it is more than can be counted, it is
+    /// [`TOO_LARGE`](crate::ir::sizes::TOO_LARGE), which no limit reaches and no machine has.
     ///
     /// ```
     /// use retrograd_compiler::ir::{Program, Sizes};
@@ -606,7 +618,7 @@ impl Plan {
 
     /// Bytes of memory with segments of these lengths.
     fn memory_in(&self, sizes: &Sizes, segments: &Segments) -> usize {
-        self.slots.iter().map(|s| s.row_bytes * s.rows.count(sizes, segments) + ARENA_SLACK).sum()
+        total(self.slots.iter().map(|slot| plus(slot.bytes(sizes, segments), ARENA_SLACK)))
     }
 
     /// Whether some stage writes a parameter where it stands.

@@ -22,8 +22,7 @@ impl State {
 
     /// Whether a row can have this shape; notes if not.
     pub fn check_shape(&mut self, site: Site, shape: &Shape) -> bool {
-        let len = shape.0.iter().try_fold(1usize, |n, &d| n.checked_mul(d).filter(|&n| n <= Shape::MAX_LEN));
-        match len {
+        match shape.checked_len() {
             _ if shape.rank() > Shape::MAX_RANK => self.fail(site, Kind::DeepShape { shape: shape.clone() }),
             _ if shape.0.contains(&0) => self.fail(site, Kind::EmptyShape { shape: shape.clone() }),
             None => self.fail(site, Kind::HugeShape { shape: shape.clone(), limit: Shape::MAX_LEN }),

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 
 use crate::ir::bounds;
 use crate::ir::op::Eval;
+use crate::ir::sizes::{plus, times, total};
 use crate::ir::{Axis, Binary, Draft, Extent, Graph, Input, Op, Parameter, Program, Scan, Type, Update, Value};
 use crate::simplify::rebuild::Numbered;
 
@@ -18,6 +19,18 @@ pub enum UnrollError {
     /// No steps.
     #[error("a program cannot be unrolled over 0 steps; at least 1 is needed")]
     NoSteps,
+    /// More steps than a graph has room for.
+    #[error(
+        "{steps} steps of a program of {nodes} values are more than a graph of {} values at most has room for; a loop \
+         takes any number of steps",
+        MOST_VALUES
+    )]
+    TooManySteps {
+        /// As given.
+        steps: usize,
+        /// Values of the program, those in its loops included.
+        nodes: usize,
+    },
     /// A step's name is taken.
     #[error("the steps of `{sequence}` are to be called `{sequence}.0` and so on, but `{taken}` is there already")]
     NameTaken {
@@ -58,6 +71,9 @@ impl Program {
         self.time_axes().into_iter().try_fold(self.clone(), |program, axis| unroll(&program, axis, steps))
     }
 }
+
+/// Most values of a program that is written out.
+const MOST_VALUES: usize = 1 << 24;
 
 /// What a value became.
 #[derive(Clone)]
@@ -127,10 +143,15 @@ impl Steps {
 /// ```
 ///
 /// # Errors
-/// If there are no steps, or the name of a step is taken by another input or output.
+/// If there are no steps or more than a graph has room for, or the name of a step is taken by another input or output.
 pub fn unroll(program: &Program, axis: Axis, steps: usize) -> Result<Program, UnrollError> {
     if steps == 0 {
         return Err(UnrollError::NoSteps);
+    }
+    let within = |v| if let Op::Scan(scan) = program.graph.op(v) { scan.body.len() } else { 0 };
+    let nodes = total(program.graph.values().map(|v| plus(1, within(v))));
+    if times(nodes, steps) > MOST_VALUES {
+        return Err(UnrollError::TooManySteps { steps, nodes });
     }
     let mut unroll = Unroll { g: Numbered::default(), axis, steps };
     let old = &program.graph;

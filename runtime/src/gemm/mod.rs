@@ -201,6 +201,12 @@ pub trait Element: Copy + Default + PartialEq + Send + Sync + sealed::Sealed + '
     fn turned(block: [[Self; 4]; 4]) -> [[Self; 4]; 4];
 }
 
+/// Panics if a slice is too short for a matrix, also for one of more elements than can be counted.
+fn check_matrix<E>(data: &[E], rows: usize, columns: usize) {
+    let fits = rows.checked_mul(columns).is_some_and(|wanted| wanted <= data.len());
+    assert!(fits, "{} elements of a {rows} × {columns} matrix", data.len());
+}
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
@@ -363,7 +369,13 @@ impl<E: Element> Kernels<E> {
     /// # Panics
     /// If a slice is too short.
     pub fn product(&self, a: &[E], b: &[E], c: &mut [E], m: usize, k: usize, n: usize) {
-        assert!(n.is_multiple_of(self.nr) && a.len() >= m * k && b.len() >= k * n && c.len() >= m * n);
+        assert!(n.is_multiple_of(self.nr), "{n} columns in panels of {}", self.nr);
+        check_matrix(a, m, k);
+        check_matrix(b, k, n);
+        check_matrix(c, m, n);
+        if m == 0 || n == 0 {
+            return;
+        }
         let segment = Segment { a: a.as_ptr(), am: k, ak: 1, k };
         let call = GemmCall {
             segments: &segment,

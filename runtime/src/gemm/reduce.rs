@@ -99,7 +99,7 @@ impl<E: Element> ReduceProduct<E> {
 
     /// Units of work this product can be shared out in; the whole product is `0..units`.
     pub fn units(&self, kernels: &Kernels<E>) -> usize {
-        self.ki.div_ceil(self.block_rows(kernels)) * self.n.div_ceil(kernels.nr)
+        self.ki.div_ceil(self.block_rows(kernels)).saturating_mul(self.n.div_ceil(kernels.nr))
     }
 
     /// Elements of scratch that [`reduce_product`] will grow its buffer to.

@@ -12,7 +12,7 @@
 //! instruction set. They do not depend on anything but the two matrices.
 
 use super::vector::Vector;
-use super::{Element, GemmCall, Kernels, PackB, Segment, pack_b};
+use super::{Element, GemmCall, Kernels, PackB, Segment, check_matrix, pack_b};
 
 /// A product `C = A·B` of dense matrices: A is `m × k`, or stored transposed, B is `k × n`, or stored transposed.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ struct View<'a, E> {
 
 impl<'a, E> View<'a, E> {
     fn new(data: &'a [E], rows: usize, columns: usize, is_transposed: bool) -> View<'a, E> {
-        assert!(data.len() >= rows * columns, "{} elements of a {rows} × {columns} matrix", data.len());
+        check_matrix(data, rows, columns);
         if is_transposed { View { data, row: 1, column: rows } } else { View { data, row: columns, column: 1 } }
     }
 
@@ -60,9 +60,13 @@ impl SmallProduct {
     /// If a slice is too short.
     pub fn compute<E: Element>(&self, kernels: &Kernels<E>, a: &[E], b: &[E], c: &mut [E], scratch: &mut Vec<E>) {
         let &SmallProduct { m, k, n, a_is_transposed, b_is_transposed } = self;
-        assert!(c.len() >= m * n, "{} elements of a {m} × {n} matrix", c.len());
+        check_matrix(c, m, n);
         let a = View::new(a, m, k, a_is_transposed);
         let b = View::new(b, k, n, b_is_transposed);
+        if m == 0 || n == 0 {
+            return;
+        }
+        // From here on each of the sizes is at most that of a slice.
         if a.column == 1 && b.row == 1 {
             let call = DotsCall {
                 a: a.data.as_ptr(),

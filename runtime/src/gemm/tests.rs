@@ -798,3 +798,29 @@ fn products_of_small_matrices() {
     small_products::<f32>();
     small_products::<f64>();
 }
+
+/// Sizes whose product wraps around to what the slices have.
+#[test]
+fn sizes_that_wrap_are_refused() {
+    let kernels = Kernels::<f32>::detect();
+    let (a, b) = (vec![1.0f32; 64], vec![1.0f32; 64]);
+    let huge = [1 << 31, 1 << 32, 1 << 60, 1 << 63, usize::MAX];
+    let panics = |run: &mut dyn FnMut()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err();
+    for n in huge {
+        for sizes in [[n, n, n], [n, 1, n], [1, n, n], [n, n, 1], [n, 1, 1], [1, n, 1], [1, 1, n]] {
+            let [m, k, n] = sizes;
+            let mut c = [0.0; 64];
+            let columns = n.checked_next_multiple_of(kernels.nr).unwrap_or(n);
+            assert!(panics(&mut || kernels.product(&a, &b, &mut c, m, k, columns)), "{sizes:?}");
+            for (a_is_transposed, b_is_transposed) in [(false, false), (false, true), (true, false), (true, true)] {
+                let product = SmallProduct { m, k, n, a_is_transposed, b_is_transposed };
+                assert!(panics(&mut || product.compute(kernels, &a, &b, &mut c, &mut Vec::new())), "{product:?}");
+            }
+            assert_eq!(c, [0.0; 64]);
+        }
+        // A matrix of nothing is nothing, however long its other side.
+        let product = SmallProduct { m: 0, k: n, n: 0, a_is_transposed: false, b_is_transposed: true };
+        product.compute(kernels, &a, &b, &mut [], &mut Vec::new());
+        kernels.product(&a, &b, &mut [], 0, n, 0);
+    }
+}

@@ -127,7 +127,7 @@ impl Emit<'_, '_> {
                 };
                 let is_here = |held: &(Source, usize, Value)| (held.0, held.1) == (read.source, read.offset);
                 if !self.held.iter().any(is_here) {
-                    let v = self.load(address, (read.offset as i64 * self.size) as i32, true, true);
+                    let v = self.load(address, self.bytes(read.offset), true, true);
                     self.held.push((read.source, read.offset, v));
                 }
             }
@@ -181,7 +181,7 @@ impl Emit<'_, '_> {
                 let mut all = Vec::new();
                 for chain in 0..chains {
                     let sums = &sums[chain * along.len()..][..along.len()];
-                    let extra = chain as i32 * 16;
+                    let extra = chain as i64 * 16;
                     let place = Place { flat: at, scratch: at, extra, wide: true, ..place.clone() };
                     let mut state = (along.clone(), sums.to_vec());
                     e.position(sinks, &place, &mut Vec::new(), Some(&mut state));
@@ -258,16 +258,17 @@ impl Emit<'_, '_> {
             }
         }
         let address = self.element(r, place);
-        let offset = self.levels.scratch[r].expect("reductions have scratch") as i32;
-        let old = self.b.ins().load(self.lane, flags(), address, offset);
+        let offset = self.levels.scratch[r].expect("reductions have scratch") as i64;
+        let (to, offset) = self.reach(address, offset);
+        let old = self.b.ins().load(self.lane, flags(), to, offset);
         let new = self.combine(op, old, total);
-        self.b.ins().store(flags(), new, address, offset);
+        self.b.ins().store(flags(), new, to, offset);
         for &(write, first) in &self.kernel.nodes[r].stores {
             // Later turns overwrite it with more: the last one is complete.
             let row = place.rows[self.kernel_reads() + write].expect("accessed");
             let into = self.b.ins().isub(address, self.scratch);
             let row = self.b.ins().iadd(row, into);
-            self.b.ins().store(flags(), new, row, (first as i64 * self.size) as i32);
+            self.store_to(new, row, self.bytes(first));
         }
     }
 

@@ -105,7 +105,7 @@ impl Emit<'_, '_> {
         let mut scalars = Vec::new();
         let vectors = self.table.panel / self.lanes;
         for v in 0..vectors {
-            place.extra = (v * self.lanes) as i32 * self.size as i32;
+            place.extra = self.bytes(v * self.lanes);
             self.position(sinks, &place, &mut scalars, None);
             for &(product, write, offset) in stores {
                 let value = self.scratch_load(self.levels.products[product], &place);
