@@ -9,13 +9,14 @@
 //! training step at 256 units, 6 % of one with 32 units and 256 samples, measured pairwise in one process on an EPYC
 //! (Zen 3).
 
-use std::alloc::{Layout, handle_alloc_error};
 use std::ptr::NonNull;
 
 use memmap2::MmapMut;
+use retrograd_compiler::ir::sizes::{plus, total};
 use retrograd_compiler::plan::ARENA_SLACK;
 
 use crate::guard::{self, Guard};
+use crate::memory::{self, Refused};
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -42,16 +43,25 @@ pub struct Arena {
     _map: Option<MmapMut>,
 }
 
+// SAFETY: regions point into the map, which the arena owns and which does not move when the arena does.
+unsafe impl Send for Arena {}
+
 impl Arena {
     /// A region of zeros for each of these sizes in bytes, with the slack that plans count on behind it.
-    pub fn new(sizes: impl IntoIterator<Item = usize>) -> Arena {
+    ///
+    /// # Errors
+    /// If they are more than can be counted, than the machine has, or than the system gives.
+    pub fn new(sizes: impl IntoIterator<Item = usize>) -> Result<Arena, Refused> {
+        let sizes: Vec<usize> = sizes.into_iter().map(|bytes| plus(bytes, ARENA_SLACK)).collect();
+        let asked = total(sizes.iter().copied());
+        // With what is left free between regions and around them: below this nothing overflows.
+        memory::check(plus(asked, sizes.len() * 2 * PAGE + 2 * LARGE)).map_err(|e| Refused { asked, ..e })?;
         if let Some(guard) = guard::present() {
-            return Arena::guarded(sizes, guard);
+            return Arena::guarded(&sizes, guard).map_err(|reason| Refused { asked, reason });
         }
         let mut end = 0usize;
         let mut places = Vec::new();
         for (number, bytes) in sizes.into_iter().enumerate() {
-            let bytes = bytes + ARENA_SLACK;
             let start = end.next_multiple_of(LINE);
             let own = number * SPREAD * LINE % (PAGE - LINE);
             let apart = start + (own + PAGE - start % PAGE) % PAGE;
@@ -60,13 +70,12 @@ impl Arena {
             end = start + bytes;
         }
         if end == 0 {
-            return Arena { regions: Vec::new(), _map: None };
+            return Ok(Arena { regions: Vec::new(), _map: None });
         }
         // Three quarters of a large page or more at the end are worth a whole one.
         let large = (end + LARGE / 4) / LARGE * LARGE;
         let room = end.max(large) + LARGE;
-        let failed = |_| handle_alloc_error(Layout::array::<u8>(room).expect("slots fit the address space"));
-        let mut map = MmapMut::map_anon(room).unwrap_or_else(failed);
+        let mut map = MmapMut::map_anon(room).map_err(|e| Refused { asked, reason: e.to_string() })?;
         let before = map.as_ptr().align_offset(LARGE);
         // A wish; without it memory is merely slower.
         #[cfg(target_os = "linux")]
@@ -77,33 +86,32 @@ impl Arena {
             let start = NonNull::new(first.wrapping_add(start)).expect("inside of a map");
             Region { start, bytes }
         };
-        Arena { regions: places.into_iter().map(region).collect(), _map: Some(map) }
+        Ok(Arena { regions: places.into_iter().map(region).collect(), _map: Some(map) })
     }
 
-    /// The same, each on pages of its own between two without access, right behind its last byte or right before its first.
-    fn guarded(sizes: impl IntoIterator<Item = usize>, guard: Guard) -> Arena {
-        let sizes: Vec<usize> = sizes.into_iter().map(|bytes| bytes + ARENA_SLACK).collect();
-        let pages = |bytes: &usize| bytes.next_multiple_of(PAGE) + PAGE;
-        let room = PAGE + sizes.iter().map(pages).sum::<usize>();
-        let mut map = MmapMut::map_anon(room).expect("memory for a test");
+    /// Regions of these bytes, slack included, each on pages of its own between two without access: right behind its last
+    /// byte, or right before its first. Or why the system gives none: it may have no more maps for this process.
+    fn guarded(sizes: &[usize], guard: Guard) -> Result<Arena, String> {
+        let room = PAGE + sizes.iter().map(|bytes| bytes.next_multiple_of(PAGE) + PAGE).sum::<usize>();
+        let mut map = MmapMut::map_anon(room).map_err(|e| e.to_string())?;
         let first = map.as_mut_ptr();
         let close = |at: usize| {
             // SAFETY: a page of the map, which lies between regions.
             unsafe { region::protect(first.wrapping_add(at), PAGE, region::Protection::NONE) }
-                .expect("pages of the map");
+                .map_err(|e| e.to_string())
         };
-        close(0);
+        close(0)?;
         let mut start = PAGE;
         let mut regions = Vec::new();
-        for bytes in sizes {
+        for &bytes in sizes {
             let end = start + bytes.next_multiple_of(PAGE);
-            close(end);
+            close(end)?;
             let own = if guard == Guard::Behind { end - bytes } else { start };
             let own = NonNull::new(first.wrapping_add(own)).expect("inside of a map");
             regions.push(Region { start: own, bytes });
             start = end + PAGE;
         }
-        Arena { regions, _map: Some(map) }
+        Ok(Arena { regions, _map: Some(map) })
     }
 
     /// How many regions there are.
@@ -129,7 +137,7 @@ mod tests {
     #[test]
     fn regions_are_zero_aligned_and_apart() {
         for bytes in [0, 100, 5000, SPREAD_FROM, LARGE + 12345] {
-            let arena = Arena::new((0..70).map(|_| bytes));
+            let arena = Arena::new((0..70).map(|_| bytes)).expect("so much there is");
             assert_eq!((arena.len(), arena.bytes()), (70, 70 * (bytes + ARENA_SLACK)));
             let mut places: Vec<usize> = Vec::new();
             for region in 0..arena.len() {
@@ -159,7 +167,7 @@ mod tests {
             Some((_, at)) => (Guard::Before, at),
             None => panic!("what is to be touched"),
         };
-        let arena = guard::with(guard, || Arena::new([64, 5 * PAGE]));
+        let arena = guard::with(guard, || Arena::new([64, 5 * PAGE])).expect("a few pages");
         let at: isize = at.parse().expect("a byte");
         // SAFETY: none, where it is not in the region: that is the test.
         let byte = unsafe { arena.address(1).offset(at).read_volatile() };
@@ -181,7 +189,17 @@ mod tests {
     }
 
     #[test]
+    fn what_no_machine_has_is_refused() {
+        for bytes in [1 << 46, 1 << 58, 1 << 63, usize::MAX - ARENA_SLACK, usize::MAX] {
+            let refused = |sizes: &[usize]| Arena::new(sizes.iter().copied()).err().expect("refused").asked;
+            assert_eq!(refused(&[bytes]), plus(bytes, ARENA_SLACK));
+            assert_eq!(refused(&[100, bytes]), plus(bytes, 100 + 2 * ARENA_SLACK));
+        }
+        assert!(Arena::new([1 << 63, 1 << 63]).is_err(), "a sum that wraps around to nothing");
+    }
+
+    #[test]
     fn no_regions_are_no_memory() {
-        assert_eq!(Arena::new([]).bytes(), 0);
+        assert_eq!(Arena::new([]).expect("nothing is asked for").bytes(), 0);
     }
 }

@@ -44,12 +44,14 @@
 //! ```
 
 use ndarray::ArrayViewD;
+use retrograd_compiler::ir::sizes::times;
 use retrograd_compiler::ir::{Axis, DType, Extent, Input, Program, Type};
 use retrograd_compiler::time;
 
 use crate::error::{DecodeError, RunError, nearest, outer};
 use crate::feed::{self, Feed, View};
 use crate::flush::Flushing;
+use crate::memory::{self, Refused};
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::stream::Stream;
@@ -125,11 +127,12 @@ impl Decoder {
     /// ```
     ///
     /// # Errors
-    /// Whatever is wrong with the feed, and `copies` that are 0.
+    /// Whatever is wrong with the feed, `copies` that are 0, and rows that there is no memory for.
     pub fn begin(&mut self, feed: &Feed, copies: usize) -> Result<usize, RunError> {
         at_least_one("the number of copies of a sample", copies)?;
         let samples = self.samples(feed)?;
-        self.stream.bind(samples * copies);
+        // More rows than can be counted are more than there is memory for.
+        self.stream.bind(times(samples, copies))?;
         if let Some(before) = &mut self.before {
             let program = before.program();
             let own = feed.only(|name| program.input(name).is_some()).batch(samples);
@@ -322,8 +325,9 @@ pub fn greedy(decoder: &mut Decoder, feed: &Feed, search: &Search) -> Result<Vec
     let _flushing = Flushing::begin();
     let classes = search.check(decoder)?;
     let samples = decoder.begin(feed, 1)?;
-    let mut logits = vec![0.0; samples * classes];
-    let mut last = vec![search.start; samples];
+    let refused = |e: Refused| e.at(decoder.stream.session().sizes());
+    let mut logits = memory::filled(0.0, times(samples, classes)).map_err(refused)?;
+    let mut last = memory::filled(search.start, samples).map_err(refused)?;
     let mut written = vec![(Vec::new(), 0.0); samples];
     let mut ended = vec![false; samples];
     for step in 0..search.limit {
@@ -360,7 +364,7 @@ pub fn greedy(decoder: &mut Decoder, feed: &Feed, search: &Search) -> Result<Vec
 /// sequences nothing is ever dropped, and the search is exhaustive.
 ///
 /// # Errors
-/// As for [`greedy`], and a width of 0.
+/// As for [`greedy`]; a width of 0, or one of so many rows that there is no memory for them.
 pub fn beam_search(
     decoder: &mut Decoder,
     feed: &Feed,
@@ -371,15 +375,19 @@ pub fn beam_search(
     let classes = search.check(decoder)?;
     at_least_one("the width of the beam", width)?;
     let samples = decoder.begin(feed, width)?;
+    // So many rows the stream has.
     let rows = samples * width;
-    let mut logits = vec![0.0; rows * classes];
-    let mut last = vec![search.start; rows];
-    let mut from: Vec<usize> = (0..rows).collect();
+    let refused = |e: Refused| e.at(decoder.stream.session().sizes());
+    let mut logits = memory::filled(0.0, times(rows, classes)).map_err(refused)?;
+    let mut last = memory::filled(search.start, rows).map_err(refused)?;
+    let mut from = memory::filled(0, rows).map_err(refused)?;
+    from.iter_mut().enumerate().for_each(|(row, from)| *from = row);
     // Row `sample·width + i` goes on with beginning i of the sample. At first there is one, the empty beginning.
     let empty = Beginning { log_probability: 0.0, end: None };
     let mut live = vec![vec![empty]; samples];
     let mut done: Vec<Vec<Hypothesis>> = vec![Vec::new(); samples];
     let (mut written, mut candidates) = (Vec::new(), Vec::new());
+    memory::reserve::<Candidate>(&mut candidates, times(width, classes)).map_err(refused)?;
     for step in 0..search.limit {
         decoder.step(search, &last, &mut logits)?;
         for sample in 0..samples {

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 
+use retrograd_compiler::ir::sizes::TOO_LARGE;
 use retrograd_compiler::ir::{Axis, DType, Extent, Sizes, Type};
 use retrograd_compiler::time::{DivideError, Obstacle};
 
@@ -254,6 +255,19 @@ pub enum RunError {
         least: usize,
         /// Sizes of the run.
         sizes: Sizes,
+    },
+    /// There is no memory for the values of a run. The session is as it was before, and runs of the sizes before go on.
+    #[error(
+        "values at T, B = {:?}, {} need {} of memory: {reason}. Fewer samples need less, and so do fewer steps",
+        sizes.steps, sizes.batch, bytes(*asked)
+    )]
+    Memory {
+        /// Bytes asked for; [`TOO_LARGE`](retrograd_compiler::ir::sizes::TOO_LARGE) if they are more than can be counted.
+        asked: usize,
+        /// Sizes of the run; those of the last one, where a thread's own memory is asked for.
+        sizes: Sizes,
+        /// What there is, or what the system said.
+        reason: String,
     },
     /// An initialiser that cannot fill its parameter.
     #[error("parameter `{parameter}` cannot be initialised: {rule}")]
@@ -557,6 +571,10 @@ fn reader(dtype: DType) -> &'static str {
 
 fn dimensions(n: usize) -> String {
     format!("{n} dimension{}", if n == 1 { "" } else { "s" })
+}
+
+fn bytes(n: usize) -> String {
+    if n == TOO_LARGE { "more bytes than can be counted".to_string() } else { format!("{n} bytes") }
 }
 
 fn product(shape: &[usize]) -> String {

@@ -8,7 +8,10 @@
 //! Sweeps, which run segment by segment, are in `sweep`.
 //!
 //! This file trusts the plan: that accesses are in range and stages in order. Inputs are checked before they get
-//! here.
+//! here. So an executor is nothing for users: sessions have one, of a plan that nobody can change.
+//!
+//! All that points into memory for some sizes is one [`Binding`], which is complete before it takes the place of the
+//! one before. Whatever is refused on the way, or panics, leaves an executor as it was.
 
 mod list;
 mod share;
@@ -19,6 +22,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use retrograd_compiler::ir::sizes::{times, total};
 use retrograd_compiler::ir::{Axis, Sizes};
 use retrograd_compiler::pipeline::Compiled;
 use retrograd_compiler::plan::{
@@ -30,6 +34,7 @@ use crate::error::RunError;
 use crate::float::Float;
 use crate::flush::Flushing;
 use crate::gemm::{self, GemmCall, Kernels, PackB, Segment, SmallProduct};
+use crate::memory::{self, Refused};
 use crate::team::{Meeting, Team};
 use crate::tensor::Item;
 
@@ -65,14 +70,11 @@ struct Bound {
     effort: usize,
 }
 
-/// A compiled program with its memory.
-pub struct Executor<E: Float> {
-    compiled: Arc<Compiled>,
-    /// Slots of one row, which stay, in the order of the plan.
-    shared: Arena,
-    /// All others, which sizes change.
+/// A plan bound to memory for some sizes.
+struct Binding {
+    /// All slots but those of one row.
     memory: Arena,
-    sizes: Option<Sizes>,
+    sizes: Sizes,
     /// Lengths of segments at these sizes.
     segments: Segments,
     /// All stages, in the plan's order.
@@ -81,66 +83,134 @@ pub struct Executor<E: Float> {
     buffers: Vec<*mut u8>,
     /// What a run does at these sizes, if that is a list.
     list: Option<List>,
+}
+
+// SAFETY: pointers go into `memory` and into the slots of one row, which the executor that has this binding owns too;
+// neither moves when their owners do, and nobody else has pointers to them.
+unsafe impl Send for Binding {}
+
+// SAFETY: the addresses of a kernel's accesses are set before each call; between calls they mean nothing. The rest is owned.
+unsafe impl<E: Float> Send for Own<E> {}
+
+/// A compiled program with its memory.
+pub struct Executor<E: Float> {
+    compiled: Arc<Compiled>,
+    /// Slots of one row, which stay, in the order of the plan.
+    shared: Arena,
+    binding: Binding,
     kernels: &'static Kernels<E>,
     team: Team,
     sharing: Sharing,
     own: Vec<UnsafeCell<Own<E>>>,
     /// Parameters have changed since constant stages ran.
     stale: bool,
-    /// Every run changes parameters, in place or by copy.
+    /// Every run changes parameters.
     updates_parameters: bool,
     /// Time spent in each stage, where it is asked for; all of a loop's in its first.
     times: Option<Vec<Duration>>,
 }
 
-// SAFETY: the raw pointers point into `memory`, which the executor owns and which moves with it.
-unsafe impl<E: Float> Send for Executor<E> {}
+impl Binding {
+    /// Memory for these sizes, and where all is in it. The slots of one row are there already, and are not written.
+    fn new<E: Float>(
+        compiled: &Compiled,
+        shared: &Arena,
+        kernels: &'static Kernels<E>,
+        sizes: &Sizes,
+    ) -> Result<Binding, RunError> {
+        let plan = &compiled.plan;
+        let segments = plan.segments(sizes);
+        let sized = plan.slots.iter().filter(|slot| slot.rows != Rows::One);
+        let memory = Arena::new(sized.map(|slot| slot.bytes(sizes, &segments))).map_err(|e| e.at(sizes))?;
+        let (mut one, mut more) = (0..shared.len(), 0..memory.len());
+        let address = |slot: &Slot| {
+            let (arena, next) = match slot.rows {
+                Rows::One => (shared, one.next()),
+                _ => (&memory, more.next()),
+            };
+            arena.address(next.expect("a region for each slot"))
+        };
+        let addresses: Vec<*mut u8> = plan.slots.iter().map(address).collect();
+        let buffers: Vec<*mut u8> = plan.buffers.iter().map(|b| addresses[b.slot]).collect();
+        let mut run = Run {
+            compiled,
+            buffers: &buffers,
+            bound: &[],
+            own: &[],
+            sizes,
+            segments: &segments,
+            kernels,
+            window: None,
+        };
+        let mut kernel = 0;
+        let bound = plan.units.iter().flat_map(Unit::stages).map(|(stage, l)| {
+            let bases = accesses(stage).map(|a| run.base(a)).collect();
+            let steps = accesses(stage).map(|a| run.step(stage, l, a)).collect();
+            let bound = Bound { kernel, bases, steps, effort: plan.effort(stage, sizes) };
+            kernel += usize::from(matches!(stage.work, Work::Kernel(_)));
+            bound
+        });
+        let bound: Vec<Bound> = bound.collect();
+        run.bound = &bound;
+        // With parameters that change in each run, constants are computed in each run.
+        let list = if updates_parameters(compiled) { None } else { List::of(&run) };
+        Ok(Binding { memory, sizes: sizes.clone(), segments, bound, buffers, list })
+    }
+}
+
+/// Whether every run changes parameters, in place or by copy.
+fn updates_parameters(compiled: &Compiled) -> bool {
+    compiled.plan.updates.iter().any(|(_, _, is_parameter)| *is_parameter) || compiled.plan.writes_parameters()
+}
 
 impl<E: Float> Executor<E> {
     /// An executor with `threads` members.
     ///
     /// # Errors
-    /// As for [`set_threads`](Executor::set_threads).
+    /// If memory for parameters cannot be had, and as for [`set_threads`](Executor::set_threads).
     pub fn new(compiled: Arc<Compiled>, threads: usize) -> Result<Executor<E>, RunError> {
         assert_eq!(compiled.precision, E::PRECISION, "a program runs in the precision it was compiled for");
-        let plan = &compiled.plan;
-        let updates_parameters = plan.updates.iter().any(|(_, _, p)| *p) || plan.writes_parameters();
+        let kernels = Kernels::of(compiled.instruction_set).expect("a program is compiled where its instructions are");
+        // Parameters must have their memory before any run.
+        let sizes = Sizes { batch: 1, steps: vec![1; usize::from(Axis::MAX)] };
+        let one_row = compiled.plan.slots.iter().filter(|slot| slot.rows == Rows::One);
+        let shared = Arena::new(one_row.map(|slot| slot.row_bytes)).map_err(|e| e.at(&sizes))?;
         let mut this = Executor {
-            shared: Arena::new(plan.slots.iter().filter(|slot| slot.rows == Rows::One).map(|slot| slot.row_bytes)),
-            memory: Arena::new([]),
-            segments: compiled.plan.segments(&Sizes::new(1, 1)),
-            kernels: Kernels::of(compiled.instruction_set).expect("a program is compiled where its instructions are"),
+            binding: Binding::new(&compiled, &shared, kernels, &sizes)?,
+            shared,
+            kernels,
+            updates_parameters: updates_parameters(&compiled),
             compiled,
-            sizes: None,
-            bound: Vec::new(),
-            buffers: Vec::new(),
-            list: None,
             team: Team::alone(),
             sharing: Sharing::Auto,
             own: Vec::new(),
             stale: true,
-            updates_parameters,
             times: None,
         };
+        this.count_rows();
         this.set_threads(threads)?;
-        // Parameters must have their memory before any run.
-        let shared = Sizes { batch: 1, steps: vec![1; usize::from(Axis::MAX)] };
-        this.bind(&shared);
         Ok(this)
     }
 
     /// Lets the team have so many members from now on; none counts as one.
     ///
     /// # Errors
-    /// If there cannot be so many; the team is then the one it was.
+    /// If there cannot be so many, or the memory that each has for itself cannot be had; then the team is the one it was.
     pub fn set_threads(&mut self, threads: usize) -> Result<(), RunError> {
         let team = Team::new(threads.max(1))?;
+        let plan = &self.compiled.plan;
         let kernels = &self.compiled.kernels;
         let scratch = (0..kernels.len()).map(|i| kernels.info(i).scratch).max().unwrap_or(0);
-        let most = self.compiled.plan.stages().map(|(stage, _)| accesses(stage).count()).max().unwrap_or(0);
-        let own =
-            || Own { scratch: Arena::new([scratch]), product: Vec::new(), bases: vec![std::ptr::null_mut(); most] };
-        self.own = (0..team.size()).map(|_| UnsafeCell::new(own())).collect();
+        let product = plan.stages().map(|(stage, _)| product_scratch(&stage.work, self.kernels)).max().unwrap_or(0);
+        let most = plan.stages().map(|(stage, _)| accesses(stage).count()).max().unwrap_or(0);
+        let own = || -> Result<_, Refused> {
+            let mut own =
+                Own { scratch: Arena::new([scratch])?, product: Vec::new(), bases: vec![std::ptr::null_mut(); most] };
+            memory::reserve(&mut own.product, product)?;
+            Ok(UnsafeCell::new(own))
+        };
+        let own: Result<Vec<_>, Refused> = (0..team.size()).map(|_| own()).collect();
+        self.own = own.map_err(|e| e.at(&self.binding.sizes))?;
         self.team = team;
         Ok(())
     }
@@ -157,55 +227,36 @@ impl<E: Float> Executor<E> {
 
     /// The sizes of the last run; the smallest before any.
     pub fn sizes(&self) -> &Sizes {
-        self.sizes.as_ref().expect("an executor is bound from the start")
+        &self.binding.sizes
     }
 
     /// Bytes of memory held for values.
     pub fn memory(&self) -> usize {
-        self.shared.bytes() + self.memory.bytes()
+        self.shared.bytes() + self.binding.memory.bytes()
     }
 
     /// Makes ready for runs of these sizes. Values per sample or step are lost if sizes change; shared ones stay.
-    pub fn bind(&mut self, sizes: &Sizes) {
-        if self.sizes.as_ref() == Some(sizes) {
-            return;
+    ///
+    /// The old memory goes when the new is there, of which nothing has been touched by then.
+    ///
+    /// # Errors
+    /// If memory cannot be had; then all is as before.
+    pub fn bind(&mut self, sizes: &Sizes) -> Result<(), RunError> {
+        if self.binding.sizes != *sizes {
+            self.binding = Binding::new(&self.compiled, &self.shared, self.kernels, sizes)?;
+            self.count_rows();
+            self.stale = true;
         }
-        let plan = &self.compiled.plan;
-        self.segments = plan.segments(sizes);
-        let sized = plan.slots.iter().filter(|slot| slot.rows != Rows::One);
-        // The old memory goes before there is new.
-        self.memory = Arena::new([]);
-        self.memory = Arena::new(sized.map(|slot| slot.row_bytes * slot.rows.count(sizes, &self.segments)));
-        let (mut shared, mut sized) = (0..self.shared.len(), 0..self.memory.len());
-        let address = |slot: &Slot| {
-            let (arena, next) = match slot.rows {
-                Rows::One => (&self.shared, shared.next()),
-                _ => (&self.memory, sized.next()),
-            };
-            arena.address(next.expect("a region for each slot"))
-        };
-        let addresses: Vec<*mut u8> = plan.slots.iter().map(address).collect();
-        self.buffers = plan.buffers.iter().map(|b| addresses[b.slot]).collect();
-        self.sizes = Some(sizes.clone());
-        let run = self.run_state(None);
-        let mut kernel = 0;
-        let bound = plan.units.iter().flat_map(Unit::stages).map(|(stage, l)| {
-            let bases = accesses(stage).map(|a| run.base(a)).collect();
-            let steps = accesses(stage).map(|a| run.step(stage, l, a)).collect();
-            let bound = Bound { kernel, bases, steps, effort: plan.effort(stage, sizes) };
-            kernel += usize::from(matches!(stage.work, Work::Kernel(_)));
-            bound
-        });
-        let bound = bound.collect();
-        for &(buffer, extent) in &plan.row_counts {
-            let count = sizes.rows(extent) as f64;
+        Ok(())
+    }
+
+    /// Writes the numbers of rows where kernels read them.
+    fn count_rows(&mut self) {
+        for &(buffer, extent) in &self.compiled.plan.row_counts {
+            let count = self.binding.sizes.rows(extent) as f64;
             // SAFETY: the buffer has one row of at least one element.
-            unsafe { *self.buffers[buffer.0].cast::<E>() = E::from_f64(count) };
+            unsafe { *self.binding.buffers[buffer.0].cast::<E>() = E::from_f64(count) };
         }
-        self.bound = bound;
-        // With parameters that change in each run, constants are computed in each run.
-        self.list = if self.updates_parameters { None } else { List::of(&self.run_state(None)) };
-        self.stale = true;
     }
 
     /// Says that parameters have been written.
@@ -214,23 +265,17 @@ impl<E: Float> Executor<E> {
     }
 
     fn run_state(&self, window: Option<Window>) -> Run<'_, E> {
-        Run {
-            compiled: &self.compiled,
-            buffers: &self.buffers,
-            bound: &self.bound,
-            own: &self.own,
-            sizes: self.sizes.as_ref().expect("bound before it runs"),
-            segments: &self.segments,
-            kernels: self.kernels,
-            window,
-        }
+        let Executor { compiled, own, kernels, binding, .. } = self;
+        let Binding { buffers, bound, sizes, segments, .. } = binding;
+        Run { compiled, buffers, bound, own, sizes, segments, kernels, window }
     }
 
     /// Runs the program once. Inputs must have been written. Subnormal numbers count as zero (`flush`).
     pub fn run(&mut self) {
         let _flushing = Flushing::begin();
         self.team.revive();
-        if let Some(list) = self.list.as_ref().filter(|_| !self.stale && self.times.is_none() && self.team.size() == 1)
+        if let Some(list) =
+            self.binding.list.as_ref().filter(|_| !self.stale && self.times.is_none() && self.team.size() == 1)
         {
             return list.run(&self.run_state(None));
         }
@@ -253,8 +298,8 @@ impl<E: Float> Executor<E> {
 
     /// What a run reads, and who runs it.
     fn parts(&mut self, window: Option<Window>) -> (Run<'_, E>, &mut Team) {
-        let Executor { compiled, buffers, own, sizes, segments, bound, team, kernels, .. } = self;
-        let sizes = sizes.as_ref().expect("bound before it runs");
+        let Executor { compiled, own, team, kernels, binding, .. } = self;
+        let Binding { buffers, bound, sizes, segments, .. } = binding;
         (Run { compiled, buffers, bound, own, sizes, segments, kernels, window }, team)
     }
 
@@ -303,10 +348,10 @@ impl<E: Float> Executor<E> {
     fn steps(&mut self, l: &Loop, first: usize, window: Option<Window>, before: Aside<E>, behind: Aside<E>) {
         let sharing = self.sharing;
         let (run, team) = self.parts(window);
-        let of_step: usize = run.bound[first..first + l.stages.len()].iter().map(|bound| bound.effort).sum();
+        let of_step = total(run.bound[first..first + l.stages.len()].iter().map(|bound| bound.effort));
         let between = of_step / l.stages.len().max(1);
         let in_loop = Some((between, l.stages.iter().all(works_by_row)));
-        let piece = Piece { rows: run.sizes.batch, work: of_step * run.steps_of(l.axis), in_loop };
+        let piece = Piece { rows: run.sizes.batch, work: times(of_step, run.steps_of(l.axis)), in_loop };
         let members = team.size();
         let by = sharing.of(&piece, members);
         let all = |share: Share, meet: &dyn Fn()| {
@@ -327,7 +372,7 @@ impl<E: Float> Executor<E> {
 
     /// Starts measuring the time of each stage of the plan, from nothing; that of a loop is its first stage's.
     pub fn measure(&mut self) {
-        self.times = Some(vec![Duration::ZERO; self.bound.len()]);
+        self.times = Some(vec![Duration::ZERO; self.binding.bound.len()]);
     }
 
     /// Time spent in each stage since [`measure`](Executor::measure).
@@ -368,6 +413,18 @@ impl<E: Float> Executor<E> {
             // SAFETY: as for reading; `self` is borrowed exclusively and rows do not overlap.
             give(unsafe { std::slice::from_raw_parts_mut(run.address::<T>(span, 0, r), span.len) });
         }
+    }
+}
+
+/// Elements of scratch that a member needs for products that are not generated. Weight gradients are not counted: theirs
+/// is a cache's share, whatever the sizes.
+fn product_scratch<E: Float>(work: &Work, kernels: &Kernels<E>) -> usize {
+    match work {
+        Work::MatrixRows { m, n, .. } => times(*m, n.next_multiple_of(kernels.nr)),
+        Work::MatMul { mkn: [m, k, n], ta, tb, .. } => {
+            SmallProduct { m: *m, k: *k, n: *n, a_is_transposed: *ta, b_is_transposed: *tb }.scratch_len(kernels)
+        }
+        _ => 0,
     }
 }
 

@@ -365,6 +365,13 @@ pub(crate) fn check_type(name: &str, view: &View, ty: &Type) -> Result<(), RunEr
 
 pub(crate) fn check_range(name: &str, values: &ArrayViewD<i32>, bound: usize) -> Result<(), RunError> {
     let outside = |v: i32| usize::try_from(v).map_or(true, |v| v >= bound);
+    // What a broadcast repeats is looked at once: it may be said to be longer than anything that is there.
+    let mut values = values.view();
+    for axis in 0..values.ndim() {
+        if values.strides()[axis] == 0 && values.shape()[axis] > 1 {
+            values.slice_axis_inplace(Along(axis), Slice::from(..1));
+        }
+    }
     let all_inside = match values.as_slice_memory_order() {
         Some(values) => !values.iter().any(|&v| outside(v)),
         None => !values.iter().any(|&v| outside(v)),

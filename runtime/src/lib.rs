@@ -8,7 +8,8 @@
 //! - [`session`]: any compiled program, in 32 or 64 bits; values go in by name as a [`feed`] and come out by name;
 //!   [`settings`]: how it is compiled and run;
 //! - [`checkpoint`]: what is kept to go on later, in one safetensors file of [`tensor`]s; [`init`]: how parameters start;
-//! - [`execute`]: a plan bound to memory (`arena`), stage after stage; [`team`]: its threads;
+//! - `execute`: a plan bound to memory (`arena`), stage after stage, which trusts that plan and is therefore not public;
+//!   `memory`: what is refused; [`team`]: its threads;
 //! - [`gemm`] and [`vmath`]: the routines that generated code calls, for each instruction set; [`float`] hands their
 //!   addresses to the compiler, which knows nothing else of this crate; [`machine`]: what they can be compared with.
 //!
@@ -24,12 +25,13 @@
 //! or exception masks the caller has, results have the same bits.
 
 mod arena;
-pub mod execute;
+mod execute;
 pub mod float;
 mod flush;
 pub mod gemm;
 #[doc(hidden)]
 pub mod guard;
+mod memory;
 pub mod session;
 pub mod settings;
 pub mod stream;

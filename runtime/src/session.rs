@@ -7,6 +7,7 @@ use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use retrograd_compiler::codegen::KernelTable;
 use retrograd_compiler::interpret::{self, Values};
 use retrograd_compiler::ir::op::Data;
+use retrograd_compiler::ir::sizes::times;
 use retrograd_compiler::ir::{DType, Extent, Input, Program, Sizes, Type, Value};
 use retrograd_compiler::pipeline::{self, Compiled};
 use retrograd_compiler::plan::{Checkpointing, Port};
@@ -126,7 +127,8 @@ impl<E: Float> Session<E> {
     /// ```
     ///
     /// # Errors
-    /// More threads than are allowed, or than the system gives; it goes on with those that it had.
+    /// More threads than are allowed, or than the system gives, or no memory for what each has for itself; it goes on with
+    /// those that it had.
     pub fn set_threads(&mut self, threads: usize) -> Result<(), RunError> {
         self.executor.set_threads(threads)
     }
@@ -276,7 +278,7 @@ impl<E: Float> Session<E> {
             return Err(RunError::BatchChanged { given: resolved.sizes.batch, carried });
         }
         self.check_memory(&resolved.sizes)?;
-        self.bind(&resolved.sizes);
+        self.bind(&resolved.sizes)?;
         let _flushing = Flushing::begin();
         let compiled = Arc::clone(self.compiled());
         for (i, (view, port)) in resolved.views.iter().zip(&compiled.plan.inputs).enumerate() {
@@ -420,16 +422,17 @@ impl<E: Float> Session<E> {
             let expected = self.program.ty(self.program.inputs[i].value).clone();
             return Err(RunError::WrongDType { input: port.name.clone(), given, expected });
         }
-        if port.shape.iter().product::<usize>() * self.executor.sizes().rows(port.extent) != len {
+        if times(port.shape.iter().product(), self.executor.sizes().rows(port.extent)) != len {
             return Err(RunError::WrongLength { input: port.name.clone(), shape: self.shape(port), length: len });
         }
         Ok(())
     }
 
-    /// Binds to sizes; what is carried from run to run comes along if the batch stays the same.
-    pub(crate) fn bind(&mut self, sizes: &Sizes) {
+    /// Binds to sizes; what is carried from run to run comes along if the batch stays the same. Without memory for them
+    /// all is as before.
+    pub(crate) fn bind(&mut self, sizes: &Sizes) -> Result<(), RunError> {
         if self.executor.sizes() == sizes {
-            return;
+            return Ok(());
         }
         let ports: Vec<Port> = self
             .carried
@@ -438,10 +441,11 @@ impl<E: Float> Session<E> {
             .map(|c| self.input_port(&c.input).clone())
             .collect();
         let kept: Vec<Tensor> = ports.iter().map(|p| self.tensor(p)).collect();
-        self.executor.bind(sizes);
+        self.executor.bind(sizes)?;
         for (port, values) in ports.iter().zip(&kept) {
             self.set_tensor(port, values);
         }
+        Ok(())
     }
 
     fn input_port(&self, name: &str) -> &Port {
@@ -549,12 +553,13 @@ impl<E: Float> Session<E> {
     }
 
     /// Restores carried states of a batch of this size.
-    pub(crate) fn resume(&mut self, sizes: &Sizes, states: &[(String, Tensor)]) {
-        self.executor.bind(sizes);
+    pub(crate) fn resume(&mut self, sizes: &Sizes, states: &[(String, Tensor)]) -> Result<(), RunError> {
+        self.executor.bind(sizes)?;
         for (name, values) in states {
             self.set_stored(name, values);
         }
         self.going = Some(sizes.batch);
+        Ok(())
     }
 
     /// Whether it is the input of a carried state.
@@ -621,7 +626,7 @@ impl<E: Float> Session<E> {
 
     fn copy<T: Item>(&self, port: &Port, into: &mut [T]) -> Result<(), RunError> {
         let width = port.spans[0].len;
-        if into.len() != width * self.executor.sizes().rows(port.extent) {
+        if into.len() != times(width, self.executor.sizes().rows(port.extent)) {
             let (output, shape) = (port.name.clone(), self.shape(port));
             return Err(RunError::OutputLength { output, shape, length: into.len() });
         }

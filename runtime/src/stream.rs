@@ -95,15 +95,16 @@ impl Stream {
         let session = Session::with_carried(&program, carried, settings.one_step())?;
         let (set, rows) = (Vec::new(), Rows::default());
         let mut stream = Stream { session, set, complete: false, needs, lengths, refused, rows };
-        stream.bind(batch);
+        stream.bind(batch)?;
         Ok(stream)
     }
 
-    /// Starts anew with another number of samples, at least 1. No input is set then.
-    pub(crate) fn bind(&mut self, batch: usize) {
+    /// Starts anew with another number of samples, at least 1. No input is set then. Without memory for them all is as
+    /// before.
+    pub(crate) fn bind(&mut self, batch: usize) -> Result<(), RunError> {
+        self.session.bind(&Sizes { batch, steps: vec![1; usize::from(Axis::MAX)] })?;
         self.session.reset_state();
         self.session.forget_outputs();
-        self.session.bind(&Sizes { batch, steps: vec![1; usize::from(Axis::MAX)] });
         let program = self.session.program();
         self.set = program.inputs.iter().map(|i| !is_given(program, i)).collect();
         self.complete = false;
@@ -111,6 +112,7 @@ impl Stream {
             self.session.write_input_i32(i, &vec![1; batch]).expect("a length of one step");
             self.set[i] = true;
         }
+        Ok(())
     }
 
     pub(crate) fn initialise(&mut self, seed: u64) -> Result<(), RunError> {
@@ -126,7 +128,7 @@ impl Stream {
     /// some microseconds, and then sleep. Results have the same bits whatever it is.
     ///
     /// # Errors
-    /// More threads than are allowed, or than the system gives; it goes on with those that it had.
+    /// As [`Session::set_threads`].
     pub fn set_threads(&mut self, threads: usize) -> Result<(), RunError> {
         self.session.set_threads(threads)
     }

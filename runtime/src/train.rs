@@ -110,7 +110,7 @@ pub trait Training {
     ///
     /// # Errors
     /// If no output of the program can be computed step by step (see [`stream`](crate::stream)), or the program cannot be
-    /// compiled for this machine.
+    /// compiled for this machine; or if there is no memory for so many samples.
     fn stream(&self, batch: usize, seed: u64) -> Result<Stream, RunError> {
         self.stream_with(batch, seed, Settings::new())
     }
@@ -668,7 +668,8 @@ impl Trainer {
     /// has and the inputs that it asks for; `trainer.program().only(..)` has fewer of both.
     ///
     /// # Errors
-    /// If no output can be computed step by step, or the program cannot be compiled.
+    /// If no output can be computed step by step, the program cannot be compiled, or there is no memory for so many
+    /// samples.
     pub fn stream(&self, batch: usize) -> Result<Stream, RunError> {
         self.stream_of(&[], batch)
     }
@@ -896,10 +897,7 @@ impl Trainer {
         };
         c.discard(frozen);
         c.finish()?;
-        for (name, values) in parameters {
-            self.session.set_parameter(&name, values.view())?;
-        }
-        // A value of each sample has memory for as many as there were. Its tensor was there, so they are not too many.
+        // What can still be refused comes first. A value of each sample has memory for as many as there were.
         let program = self.session.program();
         let of_samples =
             |name: &str| program.input(name).is_some_and(|input| program.ty(input.value).extent == Extent::Batch);
@@ -908,9 +906,12 @@ impl Trainer {
         let sized = carried.iter().chain(&stored).any(|(name, _)| of_samples(name));
         if batch > 0 && sized {
             let sizes = Sizes { batch, steps: vec![1; axes] };
-            self.session.resume(&sizes, &carried);
+            self.session.resume(&sizes, &carried)?;
         } else {
             self.session.reset_state();
+        }
+        for (name, values) in parameters {
+            self.session.set_parameter(&name, values.view())?;
         }
         for (name, values) in stored {
             self.session.set_stored(&name, &values);

@@ -23,6 +23,7 @@
 use std::ops::Range;
 
 use ndarray::{Array1, Array2, ArrayD, ArrayViewD, Axis as Along, Slice, arr0, concatenate, s};
+use retrograd_compiler::ir::sizes::times;
 use retrograd_compiler::ir::{Axis, Extent, Program};
 use retrograd_compiler::time::truncate::{EMPTY, FRESH, KEEP, RESET, lead_name, separable};
 use retrograd_compiler::time::{self, Lead, TruncateError, Truncated};
@@ -31,6 +32,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::RunError;
 use crate::feed::{self, Feed, View};
 use crate::float::Float;
+use crate::memory;
 use crate::session::Session;
 use crate::tensor::{Item, Tensor};
 
@@ -184,7 +186,8 @@ impl Windows {
     /// # Errors
     /// Whatever is wrong with the feed.
     pub fn cut<'f>(&self, feed: &'f Feed) -> Result<Vec<Window<'f>>, RunError> {
-        let steps = feed::resolve(&self.recorded, feed)?.sizes.steps(self.axis);
+        let sizes = feed::resolve(&self.recorded, feed)?.sizes;
+        let steps = sizes.steps(self.axis);
         let Some(Truncation { k1, .. }) = self.truncation else { return Ok(vec![self.whole(feed)]) };
         let window = |from: usize| {
             let to = steps.min(from.saturating_add(k1));
@@ -192,7 +195,10 @@ impl Windows {
             let then = if to < steps { k1.min(steps - to) } else { k1 };
             Window { feed: feed.window(&self.recorded, self.axis, from..to), then }
         };
-        Ok((0..steps).step_by(k1).map(window).collect())
+        let mut windows = Vec::new();
+        memory::reserve(&mut windows, steps.div_ceil(k1)).map_err(|e| e.at(&sizes))?;
+        windows.extend((0..steps).step_by(k1).map(window));
+        Ok(windows)
     }
 
     /// A feed that is one window, with another of k1 steps behind it.
@@ -233,6 +239,9 @@ impl Windows {
                 allowed: format!("it has at most k1 = {k1}; a sequence of any length is cut into such windows"),
             });
         }
+        // What is said of each row here is small beside the row itself, of at least a pad of each value: where there is no
+        // memory for the one there is none for the other.
+        memory::check(times(times(batch, steps), ROW)).map_err(|e| e.at(&resolved.sizes))?;
         let begins = Array1::from_shape_fn(batch, |b| {
             f32::from(u8::from(session.going().is_none() || self.position.resets.contains(&b)))
         });
@@ -415,6 +424,9 @@ impl Windows {
         self.truncation.map_or(WHOLE.to_string(), |Truncation { k1, k2 }| format!("k1 = {k1}, k2 = {k2}"))
     }
 }
+
+/// Bytes of a row in memory, at least.
+const ROW: usize = 64;
 
 /// Keys in checkpoints.
 const NOTE: &str = "truncation";

@@ -9,7 +9,7 @@ use retrograd_compiler::ir::Axis;
 use retrograd_compiler::plan::{Access, BufferId, Loop, Rows, Stage, Sweep, Unit};
 
 use super::share::Share;
-use super::{Executor, Run, accesses};
+use super::{Binding, Executor, Run, accesses};
 use crate::float::Float;
 
 /// The segment that a sweep is in.
@@ -38,7 +38,7 @@ enum Begin {
 impl<E: Float> Executor<E> {
     /// Runs a sweep whose first stage is `first`, and counts its stages.
     pub(super) fn sweep(&mut self, sweep: &Sweep, first: &mut usize) {
-        let segments = self.segments.count(sweep.axis);
+        let segments = self.binding.segments.count(sweep.axis);
         if segments == 1 && !sweep.has_checkpoints() {
             // All is bound as it is outside of sweeps.
             for unit in sweep.forth.iter().chain(&sweep.between).chain(&sweep.back) {
@@ -82,7 +82,7 @@ impl<E: Float> Executor<E> {
     }
 
     fn window(&self, sweep: &Sweep, segment: usize, is_first: bool) -> Window {
-        let (start, len) = self.segments.segment(sweep.axis, sweep.reverse, segment);
+        let (start, len) = self.binding.segments.segment(sweep.axis, sweep.reverse, segment);
         Window { axis: sweep.axis, start, len, is_first }
     }
 
@@ -107,11 +107,12 @@ impl<E: Float> Executor<E> {
 
     /// Binds a stage to the rows of a segment, in the memory that it was bound in.
     fn bind_in(&mut self, stage: &Stage, at: usize, window: Window) {
-        let mut bases = std::mem::take(&mut self.bound[at].bases);
-        bases.clear();
-        let run = self.run_state(Some(window));
-        bases.extend(accesses(stage).map(|a| run.base(a)));
-        self.bound[at].bases = bases;
+        let Executor { compiled, own, kernels, binding, .. } = self;
+        let Binding { buffers, bound, sizes, segments, .. } = binding;
+        let run = Run { compiled, buffers, bound: &[], own, sizes, segments, kernels, window: Some(window) };
+        for (base, access) in bound[at].bases.iter_mut().zip(accesses(stage)) {
+            *base = run.base(access);
+        }
     }
 }
 

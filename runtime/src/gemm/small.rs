@@ -11,6 +11,8 @@
 //! A dot product has its terms in several chains, so results may differ in their last bits from instruction set to
 //! instruction set. They do not depend on anything but the two matrices.
 
+use retrograd_compiler::ir::sizes::{plus, times};
+
 use super::vector::Vector;
 use super::{Element, GemmCall, Kernels, PackB, Segment, check_matrix, pack_b};
 
@@ -46,6 +48,12 @@ impl<'a, E> View<'a, E> {
 }
 
 impl SmallProduct {
+    /// Elements of scratch that [`compute`](SmallProduct::compute) grows its buffer to at most.
+    pub fn scratch_len<E: Element>(&self, kernels: &Kernels<E>) -> usize {
+        let panels = |rows, columns| panel_scratch(kernels.nr, rows, self.k, columns);
+        panels(self.m, self.n).max(panels(self.n, self.m))
+    }
+
     /// Computes the product into `c`, row-major. `scratch` is grown when it is too small.
     ///
     /// ```
@@ -89,6 +97,11 @@ impl SmallProduct {
     }
 }
 
+/// Elements of scratch for a product by panels: one packed, and all of C.
+fn panel_scratch(nr: usize, m: usize, k: usize, n: usize) -> usize {
+    plus(times(k, nr), times(times(n.div_ceil(nr), m), nr))
+}
+
 /// `C = A·B` by the micro-kernel, where the rows of B are contiguous. C is written row-major, or with `turns_c` its
 /// transpose is.
 fn by_panels<E: Element>(
@@ -102,7 +115,7 @@ fn by_panels<E: Element>(
 ) {
     let nr = kernels.nr;
     let (panels, whole) = (n.div_ceil(nr), n / nr);
-    let wanted = k * nr + panels * m * nr;
+    let wanted = panel_scratch(nr, m, k, n);
     if scratch.len() < wanted {
         scratch.resize(wanted, E::default());
     }
