@@ -155,7 +155,7 @@ pub(crate) mod tests {
         let compiled = session::compile::<f32>(&program, &Settings::new(), false).unwrap();
         let mut executor = Executor::new(Arc::new(compiled), threads).unwrap();
         executor.share(Sharing::Rows);
-        executor.bind(&Sizes::new(1, batch));
+        executor.bind(&Sizes::new(1, batch)).expect("there is memory");
         executor
     }
 

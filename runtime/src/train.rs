@@ -312,7 +312,7 @@ impl TrainerBuilder<'_> {
     /// # use retrograd_runtime::{feed::Feed, optimizer::AdamW, train::Training};
     /// let program = Program::record("two", |p| {
     ///     let hidden = p.affine("below", p.input("x", 2), 3).tanh();
-    ///     p.minimize(p.affine("above", hidden, 1).square());
+    ///     p.minimize(p.affine("above", hidden, 1).square().sum());
     /// })?;
     /// let mut trainer = program.trainer(AdamW::new(0.1)).freeze("below.*").compile()?;
     /// let [below, above] = ["below.w", "above.w"].map(|name| trainer.parameter(name));
