@@ -148,7 +148,8 @@ fn lines() -> Vec<Line> {
             .coarse(0.25, [-1.0, 99.0]),
         line("softplus", huge, |x| x.softplus(), softplus, sigmoid, [2.0, 2.5]),
         line("log_sigmoid", huge, |x| x.log_sigmoid(), |x| -softplus(-x), |x| sigmoid(-x), [2.0, 2.5]),
-        line("silu", huge, |x| x.silu(), |x| x * sigmoid(x), |x| sigmoid(x) * (1.0 + x * sigmoid(-x)), [3.0, 8.0])
+        // The slope is made of 1 − σ, which rounds to a half unit of 1: that is x/2 units where σ is about to be 1, up to 17.
+        line("silu", huge, |x| x.silu(), |x| x * sigmoid(x), |x| sigmoid(x) * (1.0 + x * sigmoid(-x)), [3.0, 9.0])
             .coarse(0.5, [-4.0, 4.0]),
         line("gelu", huge, |x| x.gelu(), |x| x * normal_cdf(x), |x| normal_cdf(x) + x * density(x), [2.0, 8.0])
             .coarse(0.5, [-4.0, 4.0]),

@@ -424,8 +424,10 @@ fn constants_fold_and_cancel() {
          %1: f32[B, 4] = mul x, %0
          %2: f32[B, 2] = slice %1 1..3
          output o = %2",
-        "%0: f32[B, 2] = constant 0
-         output o = %0",
+        // Of an infinite x this is not a number, so it is computed.
+        "%0: f32[B, 2] = slice x 1..3
+         %1: f32[B, 2] = mul %0, 0
+         output o = %1",
     );
 }
 
@@ -665,9 +667,11 @@ fn a_divided_program_computes_what_the_whole_does() {
 fn what_cannot_be_divided_says_why() {
     let whole = encoder_and_decoder();
     let backwards = divide(&whole, Axis(0)).expect_err("the encoder runs backwards");
-    assert_eq!(
-        backwards.to_string(),
-        "scan `encoder` reads the time axis `source` from its end, so it cannot run along it step by step"
+    let backwards = backwards.to_string();
+    assert!(backwards.starts_with("loop `encoder` (compiler/tests/passes.rs:"), "{backwards}");
+    assert!(
+        backwards.ends_with(") runs along the time axis `source` from its last step to the first, not step by step"),
+        "{backwards}"
     );
     let updated = whole.extend(|p| p.update(p.value("scale"), p.value("scale") * 0.5)).expect("no mistakes");
     assert_eq!(divide(&updated, Axis(1)).unwrap_err(), DivideError::Updates { target: "scale".to_string() });

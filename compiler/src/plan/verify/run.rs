@@ -231,7 +231,7 @@ impl<'p> Run<'p> {
                 return self.fault(place, effect, block, "is past its end");
             };
             let at = written.partition_point(|part| part.1 < effect.end);
-            if !written.get(at).is_some_and(|part| part.0 <= effect.first) {
+            if written.get(at).is_none_or(|part| part.0 > effect.first) {
                 return self.fault(
                     place,
                     effect,
