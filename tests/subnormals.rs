@@ -51,7 +51,7 @@ fn flushed<E: Float>(session: &mut Session<E>, values: &Values, least: f64) -> F
 
 fn check_precision<E: Float>(program: &Program, set: InstructionSet, scales: &[f64], least: f64) -> Found {
     let settings = Settings::new().instruction_set(set);
-    let mut session = Session::<E>::new(program, &settings).map_err(|e| e.to_string())?;
+    let mut session = Session::<E>::new(program, settings).map_err(|e| e.to_string())?;
     let mut team = Session::<E>::new(program, settings.threads(3)).map_err(|e| e.to_string())?;
     for &scale in scales {
         let at = |e: String| {

@@ -115,11 +115,11 @@ fn given(rng: &mut Random, [t, t1, b]: [usize; 3]) -> Given {
     let is_special = rng.once_in(3);
     let floats = ArrayD::from_shape_fn(IxDyn(&shape), |_| {
         count += 1;
-        if is_special && count % 5 == 0 { special } else { (count % 11) as f32 * 0.1 - 0.5 }
+        if is_special && count.is_multiple_of(5) { special } else { (count % 11) as f32 * 0.1 - 0.5 }
     });
     let integers = ArrayD::from_shape_fn(IxDyn(&shape), |_| {
         count += 1;
-        if is_special && count % 3 == 0 { integer } else { (count % 3) as i32 }
+        if is_special && count.is_multiple_of(3) { integer } else { (count % 3) as i32 }
     });
     let repeated = rng.once_in(12).then(|| {
         let huge = rng.of(&[1 << 16, 1 << 31, 1 << 40, 1 << 58, (1 << 60) + 1, usize::MAX >> 1]);

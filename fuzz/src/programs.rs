@@ -207,7 +207,7 @@ fn compare(given: &Numbers, truth: &Numbers, limit: f64, moved: impl FnOnce() ->
         let scale = t.iter().map(finite).fold(0.0, f64::max);
         for (i, (g, t)) in g.iter().zip(t).enumerate() {
             let same = g == t || (g.is_nan() && t.is_nan());
-            if !same && !((g - t).abs() <= limit * scale + limit * 1e-3 * run) {
+            if !same && ((g - t).is_nan() || (g - t).abs() > limit * scale + limit * 1e-3 * run) {
                 wrong.push((name, i, *g, *t, scale));
             }
         }
@@ -221,7 +221,7 @@ fn compare(given: &Numbers, truth: &Numbers, limit: f64, moved: impl FnOnce() ->
             .iter()
             .map(|m| (m[name][i] - t).abs())
             .fold(0.0, |a: f64, b| if b.is_nan() { f64::INFINITY } else { a.max(b) });
-        if !((g - t).abs() <= 1e3 * spread) {
+        if (g - t).is_nan() || (g - t).abs() > 1e3 * spread {
             return Err(format!(
                 "{name}[{i}] is {g:e} instead of {t:e}, where the largest is {scale:e} and a nudge moves it by {spread:e}"
             ));

@@ -108,7 +108,7 @@ pub struct Draft {
     /// Inputs `i32[B]`, by name, that say how many steps of an axis are each sample's own. What labels on that axis are past
     /// a sample's end does not matter.
     pub lengths: Vec<(String, Axis)>,
-    /// Numbers of integer inputs that stand for no index: [`bounds`](super::bounds) finds them.
+    /// Numbers of integer inputs that stand for no index: [`bounds`] finds them.
     pub ignored: Vec<Ignored>,
 }
 
