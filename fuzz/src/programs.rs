@@ -5,7 +5,7 @@
 //! derivatives. Numbers must be those of the interpreter, and those with two threads or checkpoints must have the bits of
 //! those without. Some cases are given 0, ±∞, NaN and the largest numbers: then NaN must meet NaN, and each infinity itself.
 //!
-//! **How close.** A number is right if it is off by no more than [`LIMIT_64`] or [`LIMIT_32`] of the largest number of its
+//! **How close.** A number is right if it is off by no more than `LIMIT_64` or `LIMIT_32` of the largest number of its
 //! array, or of the run. If it is not, the interpreter says how much the number moves when what is given moves by a unit
 //! in the last place: a program that divides by a difference is not to be blamed.
 

@@ -4,7 +4,7 @@
 //! elsewhere. Its header carries our notes, the version of the format, and a checksum over all tensors and notes:
 //! what is loaded is bit for bit what was saved, or an error.
 //!
-//! Saving replaces the file in one step ([`replace`]): at every moment, also after a crash, the path holds one whole
+//! Saving replaces the file in one step (`replace`): at every moment, also after a crash, the path holds one whole
 //! checkpoint, the old one or the new one.
 //!
 //! Loading gives all that is in the file. The caller takes out what it needs with its shape, and ends with

@@ -262,7 +262,7 @@ pub enum RunError {
         sizes.steps, sizes.batch, bytes(*asked)
     )]
     Memory {
-        /// Bytes asked for; [`TOO_LARGE`](retrograd_compiler::ir::sizes::TOO_LARGE) if they are more than can be counted.
+        /// Bytes asked for; [`TOO_LARGE`] if they are more than can be counted.
         asked: usize,
         /// Sizes of the run; those of the last one, where a thread's own memory is asked for.
         sizes: Sizes,

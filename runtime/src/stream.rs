@@ -23,7 +23,7 @@ use crate::settings::Settings;
 /// A step allocates nothing: inputs are copied into memory that is there, and outputs out of it.
 ///
 /// All loops of the program take a step at a time, over whichever axis they run. Where one must have ended before another
-/// begins, as an encoder before its decoder, the second is streamed by a [`Decoder`].
+/// begins, as an encoder before its decoder, the second is streamed by a [`Decoder`](crate::decode::Decoder).
 ///
 /// ```
 /// use retrograd_compiler::ir::Program;
