@@ -103,6 +103,25 @@ fn streams_of_more_samples_than_there_is_memory_for_are_refused() {
 }
 
 #[test]
+fn a_stream_takes_arrays_of_its_own_batch_only() {
+    let program = record(|p| p.output("y", p.sequence("x", 3) * p.embedding("word", p.labels("word"), 4, 3)));
+    let mut stream = program.stream(2, 0).expect("a stream");
+    let (one, word) = (arr0(0.5f32), arr0(1i32));
+    for n in HUGE {
+        let (Some(x), Some(words)) = (one.broadcast((n, 3)), word.broadcast(n)) else { continue };
+        let error = stream.step(&Feed::new().f32("x", x)).err().expect("too many").to_string();
+        assert_eq!(error, format!("the batch of a stream's input `x` is {n}; this stream has 2 samples"));
+        assert!(stream.step(&Feed::new().i32("word", words)).is_err());
+    }
+    // What is refused sets nothing, the arrays before it neither.
+    let (x, words) = (one.broadcast((2, 3)).expect("a view"), word.broadcast(3).expect("a view"));
+    assert!(stream.step(&Feed::new().f32("x", x).i32("word", words)).is_err());
+    let error = stream.step(&Feed::new().i32("word", word.broadcast(2).expect("a view"))).err().expect("no x");
+    assert!(matches!(error, RunError::MissingInput { .. }), "{error}");
+    stream.step(&Feed::new().f32("x", x)).expect("both are set");
+}
+
+#[test]
 fn windows_of_any_length_are_run_or_refused() {
     let zero = arr0(0.0f32);
     let small = arr3(&[[[1.0f32]], [[2.0]], [[3.0]]]);

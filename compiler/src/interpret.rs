@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use crate::ir::dual::Dual;
 use crate::ir::graph::{Graph, Value};
-use crate::ir::op::{Data, Eval, Op, RowArg};
+use crate::ir::op::{Binary, Data, Eval, Op, RowArg, Unary};
 use crate::ir::ops::leaves::is_result;
 use crate::ir::program::Draft;
 use crate::ir::scan::Scan;
@@ -61,7 +61,36 @@ pub struct Outcome {
 /// If a value that is needed is missing, or is not of its leaf's type and these sizes; if there is no memory for values of
 /// these sizes.
 pub fn interpret(program: &Draft, values: &Values, sizes: &Sizes) -> Outcome {
-    let mut data = evaluate(program, values, sizes, &program.roots()).into_iter();
+    interpret_with(program, values, sizes, &mut Rounding::none())
+}
+
+/// As [`interpret`], but what rounds is off by a random part of itself, up to `size`: Monte Carlo arithmetic (Parker 1997).
+/// The terms of sums are rounded, too, since code adds them up in another order. How far results are from the exact ones is
+/// what rounding of that size makes of them, whatever cancels on the way.
+///
+/// ```
+/// # use retrograd_compiler::interpret::{interpret, interpret_rounded, random_values};
+/// # use retrograd_compiler::ir::{Program, Sizes};
+/// let program = Program::record("cancel", |p| {
+///     let x = p.input("x", 1);
+///     p.output("y", (x + 1000.0) - 1000.0);
+/// })?;
+/// let sizes = Sizes::new(1, 1);
+/// let values = random_values(&program, &sizes, 0);
+/// let exact = interpret(&program, &values, &sizes).outputs["y"].x[0].re;
+/// let rounded = interpret_rounded(&program, &values, &sizes, 1e-7, 3).outputs["y"].x[0].re;
+/// assert!((1e-7..2e-4).contains(&(rounded - exact).abs()));
+/// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+/// ```
+///
+/// # Panics
+/// As [`interpret`].
+pub fn interpret_rounded(program: &Draft, values: &Values, sizes: &Sizes, size: f64, seed: u64) -> Outcome {
+    interpret_with(program, values, sizes, &mut Rounding { size, state: seed })
+}
+
+fn interpret_with(program: &Draft, values: &Values, sizes: &Sizes, rounding: &mut Rounding) -> Outcome {
+    let mut data = evaluate_with(program, values, sizes, &program.roots(), rounding).into_iter();
     let mut next = || data.next().expect("one value for each root");
     Outcome {
         outputs: program.outputs.iter().map(|(name, _)| (name.clone(), next())).collect(),
@@ -75,9 +104,81 @@ pub fn interpret(program: &Draft, values: &Values, sizes: &Sizes) -> Outcome {
 /// # Panics
 /// As [`interpret`].
 pub fn evaluate(program: &Draft, values: &Values, sizes: &Sizes, wanted: &[Value]) -> Vec<Data> {
+    evaluate_with(program, values, sizes, wanted, &mut Rounding::none())
+}
+
+/// Errors that results of ops are given.
+struct Rounding {
+    /// Relative to each number; none at all if it is 0.
+    size: f64,
+    state: u64,
+}
+
+impl Rounding {
+    fn none() -> Rounding {
+        Rounding { size: 0.0, state: 0 }
+    }
+
+    /// Rounds what an op has computed, if it rounds.
+    fn apply(&mut self, op: &Op, out: &mut Data) {
+        let rounds = match op {
+            Op::Unary(u) => !matches!(u, Unary::Neg | Unary::Abs | Unary::Sign | Unary::Relu),
+            Op::Binary(b) => matches!(b, Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Pow),
+            op => has_sum(op),
+        };
+        if rounds {
+            self.round(out);
+        }
+    }
+
+    /// Rounds the terms of a sum: what code adds up in another order rounds elsewhere, and the terms may cancel.
+    fn terms(&mut self, op: &Op, args: &[&Data]) -> Option<Vec<Data>> {
+        let applies = self.size != 0.0 && has_sum(op);
+        applies.then(|| {
+            let mut args: Vec<Data> = args.iter().map(|&a| a.clone()).collect();
+            args.iter_mut().for_each(|a| self.round(a));
+            args
+        })
+    }
+
+    fn round(&mut self, data: &mut Data) {
+        if self.size != 0.0 && data.ty.is_float() {
+            data.x.iter_mut().for_each(|x| x.re = self.rounded(x.re));
+        }
+    }
+
+    fn rounded(&mut self, x: f64) -> f64 {
+        let uniform = (splitmix64(&mut self.state) >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
+        x * (1.0 + self.size * uniform)
+    }
+}
+
+/// Whether an op adds up more than two terms.
+fn has_sum(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Dot
+            | Op::DotNt
+            | Op::DotTn
+            | Op::MatMul { .. }
+            | Op::Sum(_)
+            | Op::Norm(_)
+            | Op::Divisor(_)
+            | Op::SumRows(_)
+            | Op::ScatterAdd(_)
+    )
+}
+
+fn evaluate_with(
+    program: &Draft,
+    values: &Values,
+    sizes: &Sizes,
+    wanted: &[Value],
+    rounding: &mut Rounding,
+) -> Vec<Data> {
     let graph = &program.graph;
     let (order, mut slots) = prepare(graph, wanted, values, sizes);
-    run(graph, &order, sizes, &mut slots);
+    run(graph, &order, sizes, &mut slots, rounding);
     wanted.iter().map(|v| slots[v.index()].clone()).collect()
 }
 
@@ -122,12 +223,14 @@ fn filled(ty: &Type, sizes: &Sizes, value: f64) -> Data {
 }
 
 /// Computes the nodes in `order`; slots are as [`prepare`] made them, or as a former run left them.
-fn run(graph: &Graph, order: &[Value], sizes: &Sizes, slots: &mut [Data]) {
+fn run(graph: &Graph, order: &[Value], sizes: &Sizes, slots: &mut [Data], rounding: &mut Rounding) {
     for &v in order {
         let node = graph.node(v);
         // Operands come before their users.
         let (before, rest) = slots.split_at_mut(v.index());
         let args: Vec<&Data> = node.operands.iter().map(|o| &before[o.index()]).collect();
+        let rounded = rounding.terms(&node.op, &args);
+        let args: Vec<&Data> = rounded.as_ref().map_or(args, |rounded| rounded.iter().collect());
         let out = &mut rest[0];
         match node.op.row().eval {
             Eval::Pointwise(f) => pointwise(&node.op, f, &args, out),
@@ -144,7 +247,7 @@ fn run(graph: &Graph, order: &[Value], sizes: &Sizes, slots: &mut [Data]) {
             }
             Eval::Interpreter => {
                 let Op::Scan(scan) = &node.op else { panic!("nothing evaluates `{}`", node.op.name()) };
-                let results = run_scan(scan, &args, sizes);
+                let results = run_scan(scan, &args, sizes, rounding);
                 for user in graph.users(v) {
                     rest[user.index() - v.index()] = match *graph.op(user) {
                         Op::Yield(i) => results.yields[i].clone(),
@@ -153,8 +256,10 @@ fn run(graph: &Graph, order: &[Value], sizes: &Sizes, slots: &mut [Data]) {
                         ref op => panic!("`{}` is not a result of a scan", op.name()),
                     };
                 }
+                continue;
             }
         }
+        rounding.apply(&node.op, out);
     }
 }
 
@@ -178,7 +283,7 @@ struct Results {
     totals: Vec<Data>,
 }
 
-fn run_scan(scan: &Scan, operands: &[&Data], sizes: &Sizes) -> Results {
+fn run_scan(scan: &Scan, operands: &[&Data], sizes: &Sizes, rounding: &mut Rounding) -> Results {
     let body = &scan.body;
     let expected = scan.captures.len() + scan.each.len() + scan.carries.len();
     assert_eq!(operands.len(), expected, "operands of scan `{}`", scan.name);
@@ -213,7 +318,7 @@ fn run_scan(scan: &Scan, operands: &[&Data], sizes: &Sizes) -> Results {
             let n = now.len();
             now.copy_from_slice(&sequence.x[t * n..][..n]);
         }
-        run(body, &order, sizes, &mut slots);
+        run(body, &order, sizes, &mut slots, rounding);
         for (port, out) in scan.yields.iter().zip(&mut yields) {
             let now = &slots[port.value.index()];
             assert_eq!(now.ty.extent, Extent::Batch, "scan `{}` yields a value that is not of a batch", scan.name);
@@ -223,6 +328,9 @@ fn run_scan(scan: &Scan, operands: &[&Data], sizes: &Sizes) -> Results {
         for (port, total) in scan.sums.iter().zip(&mut totals) {
             for (sum, x) in total.x.iter_mut().zip(&slots[port.value.index()].x) {
                 *sum = *sum + *x;
+                if rounding.size != 0.0 {
+                    sum.re = rounding.rounded(sum.re);
+                }
             }
         }
         // All next values are read before any carry is written: one may be another's carry.

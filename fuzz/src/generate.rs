@@ -287,9 +287,11 @@ impl Generator<'_> {
 
     /// A value for what decides: one that was given, or one that is shifted.
     fn decided(&mut self, block: &mut Block, i: usize) -> Option<usize> {
-        if block.values[i].is_given {
-            return Some(i);
-        }
+        if block.values[i].is_given { Some(i) } else { self.shifted(block, i) }
+    }
+
+    /// A value and an odd number.
+    fn shifted(&mut self, block: &mut Block, i: usize) -> Option<usize> {
         let x = self.rng.of(&[0.0713, -0.0391, 0.1337]);
         let shift = self.constant(block, x, Type::float(Extent::Shared, ()));
         self.emit(block, Op::Binary(Binary::Add), &[i, shift])
@@ -482,9 +484,9 @@ impl Generator<'_> {
                 return self.squashed(block, v);
             }
             Binary::Add | Binary::Sub => {}
-            // What decides.
+            // What decides: a number beside its own tanh is as good as equal where both are small.
             _ => {
-                let (a, b) = (self.decided(block, x)?, self.squashed(block, y)?);
+                let (a, b) = (self.shifted(block, x)?, self.squashed(block, y)?);
                 (x, y) = (a, b);
             }
         }

@@ -1,7 +1,7 @@
 //! Hunters: random programs, texts, checkpoints and feeds, each run until something breaks.
 //!
 //! Every case has a number, from which all of it follows, so that a finding is told by its number and run again with
-//! `--case`. A case ends in one of three ways: as it should, with an answer or a typed error; with a **finding**, an
+//! `case`, which can shorten it, too ([`reduce`]). A case ends in one of three ways: as it should, with an answer or a typed error; with a **finding**, an
 //! answer that is wrong or a panic; or with the end of its process, by a signal, an abort or a time limit. So cases are
 //! run by workers in processes of their own ([`worker`]), thousands in one, which write the number of the case that they
 //! are at into a file; who watches them ([`watch`]) reads there which case it was, and starts a worker anew behind it.
@@ -17,6 +17,7 @@ pub mod checkpoints;
 pub mod feeds;
 pub mod generate;
 pub mod programs;
+pub mod reduce;
 pub mod texts;
 pub mod watch;
 pub mod worker;
@@ -37,6 +38,15 @@ pub trait Target {
 
     /// What the case of this number is made of, to be looked at.
     fn show(&mut self, case: u64) -> String;
+
+    /// As [`run`](Target::run), with another text in the place of the one that the case is made of. For targets whose
+    /// cases are texts: others find nothing.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn run_text(&mut self, _text: &str, _case: u64, _counts: &mut Counts) -> Result<(), String> {
+        Ok(())
+    }
 
     /// What must have happened by the end of so many cases.
     ///

@@ -170,7 +170,11 @@ fn tokens_of(line: &str) -> Vec<String> {
 impl Target for Texts {
     fn run(&mut self, case: u64, counts: &mut Counts) -> Result<(), String> {
         let text = self.text(case);
-        let Ok(program) = Program::parse(&text) else {
+        self.run_text(&text, case, counts)
+    }
+
+    fn run_text(&mut self, text: &str, case: u64, counts: &mut Counts) -> Result<(), String> {
+        let Ok(program) = Program::parse(text) else {
             *counts.entry("no program").or_default() += 1;
             return Ok(());
         };

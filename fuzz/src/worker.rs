@@ -35,7 +35,7 @@ pub fn work(target: &mut dyn Target, work: Work, progress: &mut File) -> io::Res
     let (mut counts, mut done, mut case) = (Counts::new(), 0u64, work.first);
     while case < work.end && started.elapsed() < work.time {
         write(progress, case, done, &counts)?;
-        if let Err(text) = guarded(target, case, &mut counts) {
+        if let Err(text) = guarded(|| target.run(case, &mut counts)) {
             println!("finding {case} {}", text.replace('\n', "\\n"));
             io::stdout().flush()?;
         }
@@ -49,8 +49,8 @@ pub fn work(target: &mut dyn Target, work: Work, progress: &mut File) -> io::Res
 ///
 /// # Errors
 /// What is wrong.
-pub fn guarded(target: &mut dyn Target, case: u64, counts: &mut Counts) -> Result<(), String> {
-    catch_unwind(AssertUnwindSafe(|| target.run(case, counts)))
+pub fn guarded(run: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(run))
         .unwrap_or_else(|_| Err(format!("panic {}", PANIC.lock().unwrap_or_else(PoisonError::into_inner))))
 }
 

@@ -17,6 +17,7 @@ use ndarray::{ArrayView, ArrayViewD, Axis as Along, Dimension, IxDyn, Slice};
 use retrograd_compiler::ir::{Axis, DType, Extent, Ignored, Input, Program, Sizes, Type};
 
 use crate::error::{RunError, nearest, outer, rank};
+use crate::memory;
 
 /// A borrowed array of one of the element types.
 #[derive(Clone, Debug)]
@@ -274,9 +275,12 @@ impl Ends {
         for (name, axis) in &program.lengths {
             let Some(i) = program.inputs.iter().position(|i| i.name == *name) else { continue };
             let Some(View::I32(lengths)) = views[i] else { continue };
-            let steps = sizes.steps(*axis);
-            check_lengths(name, lengths.iter().copied(), steps)?;
-            let own = ends.0[usize::from(axis.0)].get_or_insert_with(|| vec![0; lengths.len()]);
+            check_lengths(name, told_once(lengths, 0).iter().copied(), sizes.steps(*axis))?;
+            let slot = &mut ends.0[usize::from(axis.0)];
+            let own = match slot {
+                Some(own) => own,
+                None => slot.insert(memory::filled(0, lengths.len()).map_err(|e| e.at(sizes))?),
+            };
             own.iter_mut().zip(lengths).for_each(|(own, &length)| *own = (*own).max(length as usize));
         }
         Ok(ends)
@@ -319,34 +323,64 @@ pub(crate) fn check_integers(
 ) -> Result<(), RunError> {
     let extent = program.ty(input.value).extent;
     let ends = ends.filter(|ends| ends.are_on(extent));
-    match (input.bound, ends) {
-        (None, _) => {}
-        (Some(bound), None) => check_range(&input.name, values, bound)?,
-        (Some(bound), Some(ends)) => {
-            let outside = |v: i32| usize::try_from(v).map_or(true, |v| v >= bound);
-            let wrong = |(at, v): &(IxDyn, &i32)| {
-                outside(**v) && ends.counts(extent, at.as_array_view().as_slice().expect("one dimension"))
-            };
-            if let Some((position, &value)) = values.indexed_iter().find(wrong) {
-                let (input, position) = (input.name.clone(), position.as_array_view().to_vec());
-                return Err(RunError::OutOfRange { input, position, value, bound });
-            }
+    let name = || input.name.clone();
+    if let Some(bound) = input.bound {
+        let outside = |v: i32| usize::try_from(v).map_or(true, |v| v >= bound);
+        if let Some((position, value)) = first_wrong(values, extent, ends, outside) {
+            return Err(RunError::OutOfRange { input: name(), position, value, bound });
         }
     }
     for ignored in program.ignored.iter().filter(|i| i.value == input.value) {
         let Ignored { rows: bound, number, .. } = *ignored;
         let outside = |v: i32| v != number && usize::try_from(v).map_or(true, |v| v >= bound);
-        let counts = |at: &IxDyn| {
-            let at = at.as_array_view().to_vec();
-            ends.is_none_or(|ends| ends.counts(extent, &at))
-        };
-        let mut wrong = values.indexed_iter().filter(|(_, v)| outside(**v));
-        if let Some((position, &value)) = wrong.find(|(at, _)| counts(at)) {
-            let (input, position) = (input.name.clone(), position.as_array_view().to_vec());
-            return Err(RunError::NoLabel { input, position, value, bound, ignored: number });
+        if let Some((position, value)) = first_wrong(values, extent, ends, outside) {
+            return Err(RunError::NoLabel { input: name(), position, value, bound, ignored: number });
         }
     }
     Ok(())
+}
+
+/// The first value in row-major order that is wrong and not past its sample's end, and where it is.
+fn first_wrong(
+    values: &ArrayViewD<i32>,
+    extent: Extent,
+    ends: Option<&Ends>,
+    wrong: impl Fn(i32) -> bool,
+) -> Option<(Vec<usize>, i32)> {
+    let once = told_once(values, 0);
+    let any_wrong = match once.as_slice_memory_order() {
+        Some(values) => values.iter().any(|&v| wrong(v)),
+        None => once.iter().any(|&v| wrong(v)),
+    };
+    if !any_wrong {
+        return None;
+    }
+    // Samples differ in where they end. Steps that are one repeated do not differ but in being past it: the first of them
+    // counts if any does.
+    let apart = match ends {
+        Some(_) => {
+            let mut apart = told_once(values, 2);
+            if apart.strides()[0] == 0 {
+                apart.slice_axis_inplace(Along(0), Slice::from(..1));
+            }
+            apart
+        }
+        None => once,
+    };
+    let counts = |at: &IxDyn| ends.is_none_or(|ends| ends.counts(extent, &[at[0], at[1]]));
+    let found = apart.indexed_iter().find(|(at, v)| wrong(**v) && counts(at));
+    found.map(|(at, &value)| (at.as_array_view().to_vec(), value))
+}
+
+/// What a view repeats, once, from this dimension on: a broadcast may be said to be longer than anything that is there.
+fn told_once<'v>(values: &'v ArrayViewD<i32>, from: usize) -> ArrayViewD<'v, i32> {
+    let mut values = values.view();
+    for axis in from..values.ndim() {
+        if values.strides()[axis] == 0 && values.shape()[axis] > 1 {
+            values.slice_axis_inplace(Along(axis), Slice::from(..1));
+        }
+    }
+    values
 }
 
 pub(crate) fn check_type(name: &str, view: &View, ty: &Type) -> Result<(), RunError> {
@@ -361,26 +395,6 @@ pub(crate) fn check_type(name: &str, view: &View, ty: &Type) -> Result<(), RunEr
         return Err(RunError::WrongFeatures { input: input(), given: given(), expected: expected() });
     }
     Ok(())
-}
-
-pub(crate) fn check_range(name: &str, values: &ArrayViewD<i32>, bound: usize) -> Result<(), RunError> {
-    let outside = |v: i32| usize::try_from(v).map_or(true, |v| v >= bound);
-    // What a broadcast repeats is looked at once: it may be said to be longer than anything that is there.
-    let mut values = values.view();
-    for axis in 0..values.ndim() {
-        if values.strides()[axis] == 0 && values.shape()[axis] > 1 {
-            values.slice_axis_inplace(Along(axis), Slice::from(..1));
-        }
-    }
-    let all_inside = match values.as_slice_memory_order() {
-        Some(values) => !values.iter().any(|&v| outside(v)),
-        None => !values.iter().any(|&v| outside(v)),
-    };
-    if all_inside {
-        return Ok(());
-    }
-    let (position, &value) = values.indexed_iter().find(|(_, v)| outside(**v)).expect("one is outside");
-    Err(RunError::OutOfRange { input: name.to_string(), position: position.as_array_view().to_vec(), value, bound })
 }
 
 /// Who said how large an extent is.
@@ -473,7 +487,7 @@ pub(crate) fn axis(program: &Program, name: &str) -> Result<Axis, RunError> {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::{Array, Array2, Array3, s};
+    use ndarray::{Array, Array0, Array2, Array3, arr0, s};
     use retrograd_compiler::ir::{Draft, Op, Update};
 
     use super::*;
@@ -616,6 +630,35 @@ mod tests {
             resolve(&p, &feed).unwrap_err().to_string(),
             "the program has no input `state`; its inputs are `rows`, `label`, `scale`"
         );
+    }
+
+    #[test]
+    fn integers_that_a_broadcast_repeats_are_looked_at_once() {
+        let program = Program::record("tag", |p| {
+            let time = p.lengths("length");
+            let (x, label) = (time.sequence("x", 2), time.labels("label"));
+            p.minimize(p.affine("out", x, 3).cross_entropy(label).mean_over(time));
+        })
+        .expect("a program");
+        let (huge, good, bad) = (1usize << 58, arr0(1i32), arr0(7i32));
+        let x = arr0(0.5f32);
+        let told = |length: &[i32], steps: usize, samples: usize, label: &Array0<i32>| {
+            let feed = Feed::new().f32("x", x.broadcast((steps, samples, 2)).expect("a view"));
+            let label = label.broadcast((steps, samples)).expect("a view");
+            let shape = [length.len()];
+            let feed = match length.len() == samples {
+                true => feed.i32_slice("length", &shape, length),
+                false => feed.i32("length", good.broadcast(samples).expect("a view")),
+            };
+            resolve(&program, &feed.i32("label", label)).map(|_| ()).map_err(|e| e.to_string())
+        };
+        assert_eq!(told(&[1, 0], huge, 2, &good), Ok(()));
+        // Of a sample that has no steps, no label counts.
+        assert_eq!(told(&[0, 0], huge, 2, &bad), Ok(()));
+        let error = told(&[0, 1], huge, 2, &bad).unwrap_err();
+        assert!(error.contains("[0, 1]") && error.contains('7'), "{error}");
+        let error = told(&[], 1, huge, &good).unwrap_err();
+        assert!(error.contains("bytes"), "{error}");
     }
 
     #[test]

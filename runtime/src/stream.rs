@@ -14,7 +14,7 @@ use retrograd_compiler::ir::{Axis, DType, Extent, Input, Op, Program, Sizes, Typ
 use retrograd_compiler::time::{self, CarriedState, Obstacle};
 
 use crate::error::{RunError, nearest};
-use crate::feed::{Feed, View, is_given};
+use crate::feed::{Feed, View, check_type, is_given};
 use crate::session::{Rows, Session};
 use crate::settings::Settings;
 
@@ -320,9 +320,36 @@ impl Stream {
     /// One step with named arrays, `[B, features..]` each: [`set_f32`](Stream::set_f32) for all of them, then
     /// [`advance`](Stream::advance).
     ///
+    /// ```
+    /// use retrograd_compiler::ir::Program;
+    /// use retrograd_runtime::feed::Feed;
+    /// use retrograd_runtime::train::Training;
+    ///
+    /// let program = Program::record("double", |p| p.output("y", p.sequence("x", 3) * 2.0))?;
+    /// let mut stream = program.stream(2, 0)?;
+    /// let x = ndarray::arr2(&[[1.0f32, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+    /// assert_eq!(stream.step(&Feed::new().f32("x", x.view()))?.output("y")?[[0, 1, 2]], 12.0);
+    /// // The other way round it has as many numbers, and is refused all the same.
+    /// let error = stream.step(&Feed::new().f32("x", x.t())).unwrap_err().to_string();
+    /// assert!(error.contains("[3, 2]"), "{error}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
-    /// As there.
+    /// As there, and if an array is not of this shape. Then no input is set and no step is run.
     pub fn step(&mut self, feed: &Feed) -> Result<&Session<f32>, RunError> {
+        let program = self.session.program();
+        for (name, view) in feed.arrays()? {
+            let ty = program.ty(program.inputs[self.input(name)?].value);
+            check_type(name, view, &ty.at(ty.extent.min(Extent::Batch)))?;
+            if ty.extent != Extent::Shared && view.shape()[0] != self.batch() {
+                return Err(RunError::Setting {
+                    setting: format!("the batch of a stream's input `{name}`"),
+                    given: view.shape()[0].to_string(),
+                    allowed: format!("this stream has {} samples", self.batch()),
+                });
+            }
+        }
         for (name, view) in feed.arrays()? {
             match view {
                 View::F32(a) => self.set_f32(name, a.as_standard_layout().as_slice().expect("standard layout"))?,
