@@ -16,6 +16,8 @@ use retrograd::compiler::ir::Sizes;
 use retrograd::compiler::ir::dual::Dual;
 use retrograd::compiler::ir::op::Data;
 use retrograd::prelude::*;
+use retrograd::runtime::error::RunError;
+use retrograd::runtime::session::Session;
 
 /// Both directions, outputs that are states and outputs that are none, and a scan behind a scan.
 fn program(ragged: bool) -> Program {
@@ -41,7 +43,7 @@ fn program(ragged: bool) -> Program {
         p.output("wrapped", wrapped.all());
         p.output("wrapped_ends", wrapped.last());
         p.output("c", forth.0.state("c"));
-        let noting = time.scan("noting", |s| cells::remembered(s, s.at(both), 3));
+        let noting = time.scan("noting", |s| cells::remembered_last(s, s.at(both), 3));
         p.output("remembered", noting.state("remembered"));
         p.output("remembers", noting.state("remembers"));
         let loss = above.all().mse(y);
@@ -170,4 +172,94 @@ fn lengths_are_from_0_to_the_steps() {
         let text = "running: input `lengths` says that sample 1 has";
         assert_eq!(error, format!("{text} {wrong} steps; allowed are 0 to 3, the steps of the run"));
     }
+}
+
+// ---- the most steps -----------------------------------------------------------------------------------------------
+
+/// A sum over what a source of at most four steps remembers.
+fn noting(with_lengths: bool) -> Program {
+    record("noting", |p| {
+        let source = p.axis("source");
+        let source = if with_lengths { source.lengths("lengths") } else { source };
+        let x = source.sequence("x", 2);
+        let run = source.scan("noting", |s| {
+            let sum = s.state("sum", 2);
+            cells::remembered(s, s.next(sum, sum + s.at(x)), 4)
+        });
+        p.output("sum", run.state("remembered").sum_axis(0));
+        p.minimize(p.affine("out", run.all(), 1).square().mean());
+    })
+}
+
+fn too_many(result: Result<(), RunError>, steps: usize) {
+    let text = result.expect_err("more steps than places").to_string();
+    assert!(text.starts_with(&format!("{steps} steps of axis `source`; a scan over it takes at most 4 (")), "{text}");
+    assert!(text.contains("tests/lengths.rs:"), "the place is the user's: {text}");
+}
+
+#[test]
+fn a_source_longer_than_its_places_is_refused() {
+    let program = noting(false);
+    assert!(program.to_string().contains("axis T = source <= 4\n"), "{program}");
+    let read = Program::parse(&program.to_string()).expect("its own text");
+    assert_eq!(read.to_string(), program.to_string());
+    let joint = program.backward().expect("an objective");
+    let x = ndarray::Array3::<f32>::ones((6, 2, 2));
+    let steps = |n: usize| Feed::new().f32("x", x.slice(ndarray::s![..n, .., ..]));
+    for program in [&program, &joint] {
+        let mut session = Session::<f32>::new(program, 1).expect("code");
+        session.run(&steps(4)).expect("as many as there are places");
+        assert_eq!(session.output("sum").expect("an output")[[0, 0, 0]], 10.0);
+        too_many(session.run(&steps(5)), 5);
+        // Nothing has changed.
+        assert_eq!(session.output("sum").expect("an output")[[0, 0, 0]], 10.0);
+    }
+    let mut trainer = program.trainer(Sgd::new(0.1)).compile().expect("code");
+    too_many(trainer.step(&steps(6)).map(|_| ()), 6);
+    too_many(trainer.evaluate(&steps(6)).map(|_| ()), 6);
+    trainer.step(&steps(4)).expect("as many as there are places");
+    let error = program.unroll(5).expect_err("too many").to_string();
+    assert!(error.starts_with("5 steps of a program that takes at most 4 ("), "{error}");
+    assert!(program.unroll(4).is_ok());
+    let error = program.trainer(Sgd::new(0.1)).truncate(2, 2).compile().err().expect("no windows").to_string();
+    assert!(error.contains("at most 4 steps"), "{error}");
+}
+
+/// Padding needs no place.
+#[test]
+fn the_longest_sample_counts() {
+    let program = noting(true);
+    let mut session = Session::<f32>::new(&program, 1).expect("code");
+    let x = ndarray::Array3::<f32>::ones((6, 2, 2));
+    let feed = || Feed::new().f32("x", x.view());
+    session.run(&feed().i32_slice("lengths", &[2], &[4, 1])).expect("four steps");
+    assert_eq!(session.output("sum").expect("an output")[[1, 0, 0]], 1.0);
+    too_many(session.run(&feed().i32_slice("lengths", &[2], &[1, 5])), 5);
+}
+
+/// States that are carried have seen the steps before, after a checkpoint, too.
+#[test]
+fn steps_of_carried_states_add_up() {
+    let program = noting(false);
+    let mut stream = program.stream(1, 0).expect("a stream");
+    stream.set_f32("x", &[1.0, 1.0]).expect("an input");
+    for _ in 0..2 {
+        (0..4).for_each(|_| stream.advance().expect("a place"));
+        too_many(stream.advance(), 5);
+        stream.reset();
+    }
+    let x = ndarray::Array3::<f32>::ones((3, 2, 2));
+    let feed = Feed::new().f32("x", x.view());
+    let compile = || program.trainer(Sgd::new(0.1)).carry_state(true).compile().expect("code");
+    let file = std::env::temp_dir().join(format!("retrograd-limits-{}", std::process::id()));
+    let mut trainer = compile();
+    trainer.step(&feed).expect("three places");
+    trainer.save(&file).expect("a file");
+    too_many(trainer.step(&feed).map(|_| ()), 6);
+    let mut again = compile();
+    again.load(&file).expect("its own file");
+    too_many(again.step(&feed).map(|_| ()), 6);
+    again.reset_state();
+    again.step(&feed).expect("three places");
+    std::fs::remove_file(&file).expect("it is there");
 }

@@ -150,6 +150,19 @@ pub enum RecordErrorKind {
         /// Most that is allowed.
         limit: usize,
     },
+    /// A loop that takes no step.
+    #[error("a scan of at most 0 steps; at least 1 is needed")]
+    NoSteps,
+    /// A list of more values than the loop over it takes.
+    #[error("the list that `{scan}` reads has {steps} values, and its step has room for {most} at most")]
+    ListTooLong {
+        /// Name of the loop.
+        scan: String,
+        /// Values of the list.
+        steps: usize,
+        /// The most.
+        most: usize,
+    },
     /// More dimensions than loops are nested.
     #[error("{shape} has {} dimensions; a row has at most {}", shape.rank(), Shape::MAX_RANK)]
     DeepShape {
@@ -467,7 +480,7 @@ fn axes(rank: usize) -> String {
 }
 
 /// Where something was first written, for an error about the second time.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place(pub Option<&'static Location<'static>>);
 
 impl fmt::Display for Place {

@@ -1,5 +1,6 @@
 //! The hunters' command; `retrograd-fuzz --help` says how to call it.
 
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -146,11 +147,15 @@ fn hunt(kind: &str, count: Option<u64>, seconds: Option<u64>, way: &Way) -> Resu
     // Seeds are far apart, so that no two have a case in common.
     let first = u64::from(way.seed) << 32;
     let time = Duration::from_secs(seconds.unwrap_or(u64::MAX >> 20));
-    let done = watch(kind, first, count.unwrap_or(1 << 31).min(1 << 31), time, jobs, |done| tell(kind, done))
-        .map_err(|e| e.to_string())?;
-    for (case, text) in &done.findings {
-        println!("FINDING case {kind} {case}: {text}");
-    }
+    let mut told = BTreeSet::new();
+    let tell = |done: &Done| {
+        for (case, text) in done.findings.iter().filter(|(case, _)| told.insert(**case)) {
+            println!("FINDING case {kind} {case}: {text}");
+        }
+        tell(kind, done);
+    };
+    let most = count.unwrap_or(1 << 31).min(1 << 31);
+    let done = watch(kind, first, most, time, jobs, tell).map_err(|e| e.to_string())?;
     let counts = done.counts.iter().map(|(name, n)| (&*String::leak(name.clone()), *n)).collect();
     let covered = target(kind).expect("one of its names").covered(&counts, done.cases);
     if let Err(missing) = &covered {

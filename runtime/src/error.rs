@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 
+use retrograd_compiler::error::Place;
 use retrograd_compiler::ir::sizes::TOO_LARGE;
 use retrograd_compiler::ir::{Axis, DType, Extent, Sizes, Type};
 use retrograd_compiler::time::{DivideError, Obstacle};
@@ -284,6 +285,18 @@ pub enum RunError {
         step: u64,
         /// The loss.
         loss: f64,
+    },
+    /// More steps than a loop over the axis has room for.
+    #[error("{steps} steps of axis `{axis}`; a scan over it takes at most {most} ({place})")]
+    TooManySteps {
+        /// Name of the axis.
+        axis: String,
+        /// Steps, those that carried states have seen before included.
+        steps: usize,
+        /// The most.
+        most: usize,
+        /// Where that was recorded.
+        place: Place,
     },
     /// A setting of training that has no meaning.
     #[error("{setting} is {given}; {allowed}")]

@@ -297,6 +297,11 @@ impl Ends {
         }
     }
 
+    /// The latest end on an axis; `None` if all samples have all steps.
+    pub(crate) fn latest(&self, axis: Axis) -> Option<usize> {
+        self.0.get(usize::from(axis.0))?.as_ref().map(|ends| ends.iter().copied().max().unwrap_or(0))
+    }
+
     /// Whether there are ends on the axis of an extent.
     pub(crate) fn are_on(&self, extent: Extent) -> bool {
         matches!(extent, Extent::Time(axis) if self.0.get(usize::from(axis.0)).is_some_and(Option::is_some))

@@ -8,7 +8,7 @@ use retrograd_compiler::codegen::KernelTable;
 use retrograd_compiler::interpret::{self, Values};
 use retrograd_compiler::ir::op::Data;
 use retrograd_compiler::ir::sizes::times;
-use retrograd_compiler::ir::{DType, Extent, Input, Program, Sizes, Type, Value};
+use retrograd_compiler::ir::{Axis, DType, Extent, Input, Program, Sizes, Type, Value};
 use retrograd_compiler::pipeline::{self, Compiled};
 use retrograd_compiler::plan::{Checkpointing, Port};
 use retrograd_compiler::time::CarriedState;
@@ -33,6 +33,8 @@ pub struct Session<E: Float = f32> {
     carried: Vec<Carried>,
     /// The carried states are those of a run of this batch size; `None`: they start anew.
     going: Option<usize>,
+    /// Steps of each axis that carried states have seen since their start.
+    seen: [usize; Axis::MAX as usize],
     /// Whether there is a run whose outputs can be read.
     ran: bool,
     /// For each output that must not be read, why: see [`Session::withhold`].
@@ -111,7 +113,7 @@ impl<E: Float> Session<E> {
         let compiled = compile::<E>(&program, &settings, false)?;
         let executor = Executor::new(Arc::new(compiled), settings.threads)?;
         let withheld = vec![None; program.outputs.len()];
-        Ok(Session { program, executor, carried, going: None, ran: false, withheld })
+        Ok(Session { program, executor, carried, going: None, seen: [0; Axis::MAX as usize], ran: false, withheld })
     }
 
     /// Runs with so many threads from now on; none counts as one. Results have the same bits whatever it is.
@@ -277,6 +279,7 @@ impl<E: Float> Session<E> {
         {
             return Err(RunError::BatchChanged { given: resolved.sizes.batch, carried });
         }
+        let seen = self.seeing(|axis| resolved.ends.latest(axis).unwrap_or(resolved.sizes.steps(axis)))?;
         self.check_memory(&resolved.sizes)?;
         self.bind(&resolved.sizes)?;
         let _flushing = Flushing::begin();
@@ -302,7 +305,24 @@ impl<E: Float> Session<E> {
             }
         }
         self.advance();
+        self.seen = seen;
         Ok(())
+    }
+
+    /// Steps that carried states have seen after so many more, which must be within the program's limits.
+    pub(crate) fn seeing(&self, steps: impl Fn(Axis) -> usize) -> Result<[usize; Axis::MAX as usize], RunError> {
+        let goes_on = self.going.is_some() && !self.carried.is_empty();
+        let before = if goes_on { self.seen } else { [0; Axis::MAX as usize] };
+        let seen = std::array::from_fn(|i| before[i].saturating_add(steps(Axis(i as u8))));
+        match self.program.limits.iter().find(|l| seen[usize::from(l.axis.0)] > l.steps) {
+            None => Ok(seen),
+            Some(l) => Err(RunError::TooManySteps {
+                axis: self.program.axes[usize::from(l.axis.0)].clone(),
+                steps: seen[usize::from(l.axis.0)],
+                most: l.steps,
+                place: l.place,
+            }),
+        }
     }
 
     /// Whether what these sizes need at least is within the limit, where there is one.
@@ -375,6 +395,14 @@ impl<E: Float> Session<E> {
             self.start();
         }
         self.going = Some(self.executor.sizes().batch);
+    }
+
+    /// [`advance`](Session::advance) by one step of each axis, if carried states have room for it.
+    pub(crate) fn advance_step(&mut self) -> Result<(), RunError> {
+        let seen = self.seeing(|_| 1)?;
+        self.advance();
+        self.seen = seen;
+        Ok(())
     }
 
     /// Gives each row of the carried states the value of row `from[row]`. Allocates nothing once `rows` has had the size
@@ -552,13 +580,24 @@ impl<E: Float> Session<E> {
         self.going
     }
 
-    /// Restores carried states of a batch of this size.
-    pub(crate) fn resume(&mut self, sizes: &Sizes, states: &[(String, Tensor)]) -> Result<(), RunError> {
+    /// Steps of each axis that carried states have seen since their start.
+    pub(crate) fn seen(&self) -> [usize; Axis::MAX as usize] {
+        self.seen
+    }
+
+    /// Restores carried states of a batch of this size, which have seen so many steps of each axis.
+    pub(crate) fn resume(
+        &mut self,
+        sizes: &Sizes,
+        states: &[(String, Tensor)],
+        seen: [usize; Axis::MAX as usize],
+    ) -> Result<(), RunError> {
         self.executor.bind(sizes)?;
         for (name, values) in states {
             self.set_stored(name, values);
         }
         self.going = Some(sizes.batch);
+        self.seen = seen;
         Ok(())
     }
 

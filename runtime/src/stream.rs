@@ -174,7 +174,9 @@ impl Stream {
     /// Runs one step.
     ///
     /// # Errors
-    /// If each output needs an input that has never been set.
+    /// If each output needs an input that has never been set, or a loop has [room](Step::at_most) for no more steps.
+    ///
+    /// [Step::at_most]: retrograd_compiler::record::Step::at_most
     pub fn advance(&mut self) -> Result<(), RunError> {
         if !self.complete {
             self.check_set()?;
@@ -187,8 +189,7 @@ impl Stream {
             }
             self.complete = self.set.iter().all(|&set| set);
         }
-        self.session.advance();
-        Ok(())
+        self.session.advance_step()
     }
 
     /// All that one output needs has been set since the start; everything, if there is no output.

@@ -11,12 +11,13 @@
 //! of single samples: [`reset_samples`](Trainer::reset_samples) between steps, and within them a loop that was recorded
 //! with [`reset_where`](retrograd_compiler::record::TimeAxis::reset_where).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ndarray::{ArrayD, ArrayViewD, arr0};
 use retrograd_compiler::error::Place;
-use retrograd_compiler::ir::{Extent, Op, Program, Sizes, Value};
+use retrograd_compiler::ir::{Axis, Extent, Op, Program, Sizes, Value};
 use retrograd_compiler::plan::Checkpointing;
 use retrograd_compiler::time::{self, TruncateError};
 
@@ -798,6 +799,9 @@ impl Trainer {
         c.note("steps", self.steps);
         c.note("rate", self.rate);
         c.note("batch", self.session.going().unwrap_or(0));
+        for (axis, key) in self.limited() {
+            c.note(key, self.session.seen()[axis]);
+        }
         if let (Some(windows), Some(_)) = (&self.windows, self.session.going()) {
             windows.save(&mut c);
         }
@@ -859,6 +863,10 @@ impl Trainer {
         let steps: u64 = c.take_note_if("steps", "at most 2^53 is allowed", |&steps| steps <= 1 << 53)?;
         let rate: f64 = c.take_note_if("rate", RATE_ALLOWED, |&rate| is_rate(rate))?;
         let batch: usize = c.take_note("batch")?;
+        let mut seen = [0; Axis::MAX as usize];
+        for (axis, key) in self.limited() {
+            seen[axis] = c.take_note(&key)?;
+        }
         let mut parameters = Vec::new();
         for p in &self.program.parameters {
             let shape = &self.program.ty(p.value).shape.0;
@@ -906,7 +914,7 @@ impl Trainer {
         let sized = carried.iter().chain(&stored).any(|(name, _)| of_samples(name));
         if batch > 0 && sized {
             let sizes = Sizes { batch, steps: vec![1; axes] };
-            self.session.resume(&sizes, &carried)?;
+            self.session.resume(&sizes, &carried, seen)?;
         } else {
             self.session.reset_state();
         }
@@ -932,6 +940,12 @@ impl Trainer {
     /// As there.
     pub fn load(&mut self, path: impl AsRef<Path>) -> Result<(), RunError> {
         self.load_with(path, &[]).map(|_| ())
+    }
+
+    /// Axes of which a run has at most so many steps, each with the note of the steps that states have seen.
+    fn limited(&self) -> BTreeMap<usize, String> {
+        let limits = self.program.limits.iter().map(|l| usize::from(l.axis.0));
+        limits.map(|axis| (axis, format!("seen.{}", self.program.axes[axis]))).collect()
     }
 
     /// Inputs that outlive a run: states of the optimiser, and of loops if these are on their way.

@@ -62,9 +62,10 @@ impl<'r> Places<'r> {
     }
 }
 
-/// Keeps what a step gives, for a decoder to look at: x of the last `places` steps, the latest in the last place. Gives
-/// x. Where samples have [lengths](TimeAxis::lengths), theirs are kept.
+/// Keeps what each step gives, for a decoder to look at: x of all steps, the latest in the last place. Gives x. Where samples
+/// have [lengths](TimeAxis::lengths), their own steps are kept.
 ///
+/// A run of more steps than there are places is [refused](Step::at_most); [`remembered_last`] forgets the oldest instead.
 /// Every step copies all places, so this is for texts, not for thousands of steps.
 ///
 /// States: `remembered` `[places, features of x]`, and `remembers` `[places]`, 1 for each place that is filled.
@@ -91,6 +92,30 @@ impl<'r> Places<'r> {
 /// ```
 #[track_caller]
 pub fn remembered<'r>(s: &Step<'r>, x: Expr<'r>, places: usize) -> Expr<'r> {
+    s.at_most(places);
+    remembered_last(s, x, places)
+}
+
+/// As [`remembered`], for runs of any number of steps: x of the last `places` of them.
+///
+/// ```
+/// use retrograd::{cells, prelude::*};
+///
+/// // Each step looks at the five before it.
+/// let program = Program::record("window", |p| {
+///     let x = p.sequence("x", 8);
+///     let (context, _) = p.scan("window", |s| {
+///         let seen = cells::Places { features: s.state("remembered", [5, 8]), mask: Some(s.state("remembers", 5)) };
+///         let look = cells::dot_attention(s.at(x), seen.features, seen);
+///         cells::remembered_last(s, s.at(x), 5);
+///         look
+///     });
+///     p.output("context", context.all()); // f32[T, B, 8]
+/// })?;
+/// # Ok::<(), RecordErrors>(())
+/// ```
+#[track_caller]
+pub fn remembered_last<'r>(s: &Step<'r>, x: Expr<'r>, places: usize) -> Expr<'r> {
     let (kept, mask) = (s.state("remembered", [places, x.units()]), s.state("remembers", places));
     s.next(kept, concat_axis(0, [kept, x.reshape([1, x.units()])]).slice_axis(0, 1..));
     s.next(mask, concat([mask, s.full(1, 1.0)]).slice(1..));

@@ -9,7 +9,7 @@
 //! | one state, no gates | [`rnn`], [`rnn_split`], [`rnn_uvw`], [`conditioned_rnn`], [`ind_rnn`] |
 //! | a blend of old and new | [`gru`], [`gru_reset_after`], [`mgu`], [`min_gru`], [`min_lstm`] |
 //! | a memory behind gates | [`lstm`], [`peephole_lstm`], [`layer_norm_lstm`], [`projected_lstm`] |
-//! | looking at places | [`dot_attention_decoder`], [`additive_attention_decoder`]; [`dot_attention`], [`additive_attention`], [`remembered`] |
+//! | looking at places | [`dot_attention_decoder`], [`additive_attention_decoder`]; [`dot_attention`], [`additive_attention`], [`remembered`], [`remembered_last`] |
 //! | made of cells | [`stacked`], [`residual`], [`bidirectional`] |
 //!
 //! States start at 0; [`Step::start`] has them start elsewhere, as in a decoder that goes
@@ -41,6 +41,7 @@ mod rnn;
 
 pub use attention::{
     Places, additive_attention, additive_attention_decoder, dot_attention, dot_attention_decoder, remembered,
+    remembered_last,
 };
 pub use compose::{Bidirectional, bidirectional, residual, stacked};
 pub use gru::{gru, gru_reset_after, mgu, min_gru};

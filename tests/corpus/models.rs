@@ -277,7 +277,7 @@ fn translator() -> Program {
         let (x, before, next) = (source.sequence("x", 3), target.labels("before"), target.labels("next"));
         let encoder = source.scan("encoder", |s| {
             let h = cells::gru(s, s.at(x), 5);
-            cells::remembered(s, h, 4)
+            cells::remembered_last(s, h, 4)
         });
         let (h, _, weights) = target.scan("decoder", |s| {
             s.start("h", encoder.state("h"));
@@ -439,6 +439,24 @@ fn exchanged() -> Program {
     })
 }
 
+/// Matrices that the run replaces, and of which the new ones are multiplied by: an output is made of what is next.
+fn next_matrices() -> Program {
+    record("next_matrices", |p| {
+        let (a, b) = (p.parameter("a", [4, 4], Init::Normal(0.5)), p.parameter("b", [4, 4], Init::Normal(0.5)));
+        let x = p.input("x", 4);
+        let (next_a, next_b) = (a.matmul(a).tanh(), b.tanh());
+        p.update(a, next_a);
+        p.update(b, next_b);
+        p.output("a", x.matmul(next_a));
+        p.output("b", x.matmul(next_b) + x.matmul(next_b.transpose()));
+        let run = p.scan("steps", |s| {
+            let h = s.state("h", 4);
+            s.next(h, h.matmul(next_b) + x)
+        });
+        p.output("steps", run.last());
+    })
+}
+
 /// A parameter that the run replaces.
 fn updated() -> Program {
     let joint = record("updates", |p| {
@@ -488,6 +506,7 @@ pub fn programs() -> Vec<Program> {
         readout_between(),
         overwritten(),
         exchanged(),
+        next_matrices(),
         updated(),
     ]
 }

@@ -22,7 +22,7 @@ pub mod verify;
 
 pub use graph::{Graph, Node, Value};
 pub use op::{Binary, Norm, Op, Row, TypeError, Unary};
-pub use program::{Draft, Ignored, Init, Input, Parameter, Program, Update};
+pub use program::{Draft, Ignored, Init, Input, Limit, Parameter, Program, Update};
 pub use scan::{Carry, Scan};
 pub use sizes::Sizes;
 pub use types::{Axis, DType, Extent, Shape, Type};

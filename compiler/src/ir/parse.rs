@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! program   = "program" name "{" ⏎ { line ⏎ } "}"
-//! line      = "axis" axis "=" name
+//! line      = "axis" axis "=" name [ "<=" integer ]
 //!           | ( "sequence" | "batch" | "shared" ) name ":" type [ "<" integer ]
 //!           | ( "parameter" | "untrained" ) name ":" type "=" init
 //!           | statement
@@ -32,7 +32,7 @@ use std::collections::{HashMap, HashSet};
 use super::graph::{Graph, Value};
 use super::op::{Binary, Norm, Op, Unary};
 use super::print::{name as printed, role};
-use super::program::{Draft, Init, Input, Parameter, Program, Update};
+use super::program::{Draft, Init, Input, Limit, Parameter, Program, Update};
 use super::types::{Axis, DType, Extent, Shape, Type};
 use super::verify::At;
 use tokens::{Kind, Place, tokens};
@@ -334,11 +334,15 @@ impl Parser {
         let Kind::Word(role) = self.next() else { return Err(expected) };
         match role.as_str() {
             "axis" => {
-                if self.axis()? != Axis(program.axes.len().try_into().unwrap_or(u8::MAX)) {
+                let axis = self.axis()?;
+                if axis != Axis(program.axes.len().try_into().unwrap_or(u8::MAX)) {
                     return Err(place.error("axes are named in order, each once"));
                 }
                 self.sign("=")?;
                 program.axes.push(self.name()?);
+                if self.eat("<=") {
+                    program.limits.push(Limit { axis, steps: self.size()?, place: crate::error::Place(None) });
+                }
             }
             "sequence" | "batch" | "shared" => {
                 let at = self.place();

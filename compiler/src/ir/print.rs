@@ -345,7 +345,12 @@ impl fmt::Display for Draft {
         let (graph, names) = (&self.graph, Names::of_program(self));
         writeln!(f, "program {} {{", name(&self.name))?;
         for (i, axis) in self.axes.iter().enumerate() {
-            writeln!(f, "  axis {} = {}", Axis(i.try_into().unwrap_or(u8::MAX)).letter(), name(axis))?;
+            let own = Axis(i.try_into().unwrap_or(u8::MAX));
+            write!(f, "  axis {} = {}", own.letter(), name(axis))?;
+            if let Some(most) = self.limits.iter().filter(|l| l.axis == own).map(|l| l.steps).min() {
+                write!(f, " <= {most}")?;
+            }
+            writeln!(f)?;
         }
         for input in &self.inputs {
             let ty = graph.ty(input.value);

@@ -10,6 +10,7 @@ use super::bounds;
 use super::graph::{Graph, Value};
 use super::types::{Axis, Extent, Type};
 use super::verify::{Invalid, check};
+use crate::error::Place;
 
 /// How a parameter starts. Fans are those of the whole matrix: `[fan_in, fan_out]` for a weight that is
 /// multiplied from the right (`x · W`); for more dimensions the leading ones count as fan-in.
@@ -108,8 +109,24 @@ pub struct Draft {
     /// Inputs `i32[B]`, by name, that say how many steps of an axis are each sample's own. What labels on that axis are past
     /// a sample's end does not matter.
     pub lengths: Vec<(String, Axis)>,
+    /// Axes of which a run has at most so many steps.
+    pub limits: Vec<Limit>,
     /// Numbers of integer inputs that stand for no index: [`bounds`] finds them.
     pub ignored: Vec<Ignored>,
+}
+
+/// The most steps of an axis that the program takes: a loop over it keeps so many things, and not one more.
+///
+/// Where samples have lengths of their own on the axis, the longest counts, not the padding. States that are carried
+/// from run to run carry the count of steps on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limit {
+    /// The axis.
+    pub axis: Axis,
+    /// The most steps, at least 1.
+    pub steps: usize,
+    /// Where it was recorded; texts do not say.
+    pub place: Place,
 }
 
 /// A number of an integer input that stands for no index, and is replaced before one is needed.

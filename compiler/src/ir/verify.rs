@@ -124,6 +124,11 @@ pub(crate) fn check(program: &Draft) -> Result<(), Invalid> {
             return Err(at(i.value, message));
         }
     }
+    for limit in &program.limits {
+        if limit.steps == 0 || usize::from(limit.axis.0) >= program.axes.len() {
+            return Err("a limit of steps is at least 1, of an axis that is declared".to_string().into());
+        }
+    }
     let declared: HashSet<Value> = declared.collect();
     for v in graph.values() {
         let leaf = match graph.op(v) {

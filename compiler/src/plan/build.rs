@@ -274,9 +274,13 @@ impl Builder {
                 .members
                 .iter()
                 .all(|&m| groups.class[m.index()] == Class::Pointwise && groups.graph.ty(m).shape.len() == n);
+            // A product reads a packed copy of a matrix, and that of the old value may be there already.
+            let packed = groups.readers[base.index()]
+                .iter()
+                .any(|&(reader, _)| groups.class[reader.index()] != Class::Pointwise);
             let seen = wanted.iter().any(|&w| groups.view(w).base == u.target)
                 || program.updates.iter().any(|o| groups.view(o.value).base == u.target);
-            if simple && once && outlived && is_flat && !seen && !wanted.contains(&u.value) {
+            if simple && once && outlived && is_flat && !packed && !seen && !wanted.contains(&u.value) {
                 let home = scope.homes[&u.target];
                 scope.homes.insert(base, home);
             }

@@ -6,7 +6,7 @@ use super::expr::{Expr, Value as Local};
 use super::recording::{Recording, State};
 use crate::error::{Place, RecordErrorKind as Kind};
 use crate::ir::scan::Port;
-use crate::ir::{Axis, Carry, Extent, Graph, Op, Scan, Type, Value};
+use crate::ir::{Axis, Carry, Extent, Graph, Limit, Op, Scan, Type, Value};
 
 /// What a scan runs over.
 #[derive(Clone, Copy, Default)]
@@ -33,6 +33,8 @@ pub(super) struct Body {
     reset: Option<Value>,
     /// What a loop that is written out reads at each step, in the program's graph.
     list: Option<Vec<Value>>,
+    /// The most steps it takes, and where that was said.
+    limit: Option<(usize, Site)>,
     /// How many of the scopes are around the scan; states are named by the rest.
     depth: usize,
     pub captures: Vec<(Value, Port)>,
@@ -113,6 +115,7 @@ impl Recording {
                 mask: None,
                 reset: None,
                 list: None,
+                limit: None,
                 depth: state.scopes.len(),
                 captures: Vec::new(),
                 each: Vec::new(),
@@ -341,6 +344,18 @@ impl State {
         Some(self.here(value))
     }
 
+    /// Has the open body take at most so many steps; the least counts.
+    pub fn limit(&mut self, site: Site, steps: usize) {
+        if steps == 0 {
+            return self.fail(site, Kind::NoSteps);
+        }
+        if let (0, Some(body)) = (self.silent, &mut self.body)
+            && body.limit.is_none_or(|(most, _)| steps < most)
+        {
+            body.limit = Some((steps, site));
+        }
+    }
+
     /// Makes the open body read a list, one value a step; the leaf that reads it.
     pub fn read_list(&mut self, site: Site, list: Vec<Value>) -> Option<Local> {
         if self.silent > 0 {
@@ -367,6 +382,9 @@ impl State {
             self.fail(state.made, Kind::NoNext { scan: scan.clone(), name: state.name.clone() });
         }
         let (Some(list), Some(output)) = (body.list, output) else { return Default::default() };
+        if let Some((most, site)) = body.limit.filter(|(most, _)| *most < list.len()) {
+            self.fail(site, Kind::ListTooLong { scan: scan.clone(), steps: list.len(), most });
+        }
         let next: Vec<Value> = body.states.iter().map(|s| s.next.map_or(s.leaf, |(v, _)| v)).collect();
         let needed = body.graph.reachable(next.iter().copied().chain([output]));
         let mut states: Vec<Value> = body.states.iter().map(|s| s.initial).collect();
@@ -414,6 +432,10 @@ impl State {
             return self.fail(site, Kind::WhichAxis { scan: name, known });
         }
         let axis = body.axis.unwrap_or(Axis(0));
+        // Where states begin anew within a run, its number of steps says nothing.
+        if let (Some((steps, site)), None) = (body.limit, body.reset) {
+            self.program.limits.push(Limit { axis, steps, place: Place(Some(site)) });
+        }
         for state in body.states.iter().filter(|s| s.next.is_none()) {
             self.fail(state.made, Kind::NoNext { scan: name.clone(), name: state.name.clone() });
         }

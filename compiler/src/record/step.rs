@@ -71,6 +71,31 @@ impl<'r> Step<'r> {
         self.recording.make(|state| state.at(site, value))
     }
 
+    /// Says that this scan takes at most so many steps: its states have no room for more. A run with more is refused, and
+    /// told where this was said. Where samples have lengths, the longest counts; where states are carried from run to run,
+    /// as in a stream, the steps since their start do. Where states begin anew within a run
+    /// ([`TimeAxis::reset_where`](super::TimeAxis::reset_where)), nothing is refused.
+    ///
+    /// ```
+    /// # use retrograd_compiler::ir::Program;
+    /// let program = Program::record("doc", |p| {
+    ///     let x = p.sequence("x", 4);
+    ///     let run = p.scan("sum", |s| {
+    ///         s.at_most(20);
+    ///         let h = s.state("h", 4);
+    ///         s.next(h, h + s.at(x))
+    ///     });
+    ///     p.output("sum", run.last());
+    /// })?;
+    /// assert!(program.to_string().contains("axis T = time <= 20"));
+    /// # Ok::<(), retrograd_compiler::error::RecordErrors>(())
+    /// ```
+    #[track_caller]
+    pub fn at_most(&self, steps: usize) {
+        let site = Location::caller();
+        self.recording.with(|state| state.limit(site, steps));
+    }
+
     /// A state that starts at 0, as it is before the step.
     #[track_caller]
     pub fn state(&self, name: &str, shape: impl Into<Shape>) -> Expr<'r> {

@@ -420,6 +420,7 @@ pub fn with_graph(program: &Draft, graph: Graph, map: &[Option<Value>]) -> Draft
         updates: program.updates.iter().map(|u| Update { target: new(u.target), value: new(u.value) }).collect(),
         axes: program.axes.clone(),
         lengths: program.lengths.clone(),
+        limits: program.limits.clone(),
         ignored: program.ignored.iter().filter_map(|i| Some(Ignored { value: map[i.value.index()]?, ..*i })).collect(),
     }
 }

@@ -105,6 +105,17 @@ pub enum TruncateError {
         /// Where they were recorded.
         place: Place,
     },
+    /// Loops that keep so many steps and no more.
+    #[error(
+        "a sequence has at most {most} steps ({place}), which are those of a whole run: truncation does not cut them into \
+         windows. Train on whole sequences"
+    )]
+    Limited {
+        /// The most.
+        most: usize,
+        /// Where that was recorded.
+        place: Place,
+    },
     /// A step that reads something computed of all steps.
     #[error(
         "the steps of loop `{scan}` ({place}) depend on a value that is computed of all steps of the sequence (a sum \
@@ -156,6 +167,9 @@ pub fn separable(program: &Program) -> Result<Axis, TruncateError> {
         if program.updates.iter().any(|u| u.target == input.value) {
             return Err(TruncateError::StoredSequence { input: input.name.clone() });
         }
+    }
+    if let Some(l) = program.limits.iter().find(|l| l.axis == axis) {
+        return Err(TruncateError::Limited { most: l.steps, place: l.place });
     }
     let graph = &program.graph;
     let needed = graph.reachable(program.roots());

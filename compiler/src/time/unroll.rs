@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 
+use crate::error::Place;
 use crate::ir::bounds;
 use crate::ir::op::Eval;
 use crate::ir::sizes::{plus, times, total};
@@ -30,6 +31,16 @@ pub enum UnrollError {
         steps: usize,
         /// Values of the program, those in its loops included.
         nodes: usize,
+    },
+    /// More steps than the program takes.
+    #[error("{steps} steps of a program that takes at most {most} ({place})")]
+    PastLimit {
+        /// As given.
+        steps: usize,
+        /// The most.
+        most: usize,
+        /// Where that was recorded.
+        place: Place,
     },
     /// A step's name is taken.
     #[error("the steps of `{sequence}` are to be called `{sequence}.0` and so on, but `{taken}` is there already")]
@@ -190,6 +201,9 @@ pub fn unroll(program: &Program, axis: Axis, steps: usize) -> Result<Program, Un
     }
 
     let at = |v: Value| map[v.index()].as_ref().expect("all roots are mapped");
+    if let Some(l) = program.limits.iter().find(|l| l.axis == axis && l.steps < steps) {
+        return Err(UnrollError::PastLimit { steps, most: l.steps, place: l.place });
+    }
     let mut new = Draft { name: program.name.clone(), axes: program.axes.clone(), ..Draft::default() };
     for p in &program.parameters {
         new.parameters.push(Parameter { value: at(p.value).one(), ..p.clone() });
@@ -229,6 +243,7 @@ pub fn unroll(program: &Program, axis: Axis, steps: usize) -> Result<Program, Un
     }
     new.graph = unroll.g.finish();
     new.lengths = program.lengths.iter().filter(|(_, own)| *own != axis).cloned().collect();
+    new.limits = program.limits.iter().filter(|l| l.axis != axis).copied().collect();
     bounds::derive(&mut new);
     Ok(new.by_pass())
 }

@@ -45,7 +45,7 @@ impl fmt::Display for Kind {
     }
 }
 
-const SIGNS: [&str; 11] = ["..", "{", "}", "[", "]", "(", ")", ":", "=", ",", "<"];
+const SIGNS: [&str; 12] = ["..", "<=", "{", "}", "[", "]", "(", ")", ":", "=", ",", "<"];
 
 /// The words of a text, each with its place; every line ends with [`Kind::NewLine`], the text with [`Kind::End`].
 pub(super) fn tokens(text: &str) -> Result<Vec<(Kind, Place)>, ParseError> {

@@ -109,6 +109,8 @@ struct Run<'p> {
     window: Option<Window>,
     /// Constant stages run, too.
     stale: bool,
+    /// Packed copies of what is kept: (the buffer, its copy). A copy is of no use once its buffer is written to.
+    copies: Vec<(BufferId, BufferId)>,
 }
 
 impl<'p> Run<'p> {
@@ -116,6 +118,12 @@ impl<'p> Run<'p> {
         let sizes = Sizes { batch: 1, steps: vec![steps; usize::from(Axis::MAX)] };
         let segments = Segments::new(&sizes, |_| of_segment);
         let blocks = |rows: Rows| rows.count(&sizes, &segments);
+        let copy = |stage: &Stage| match stage.work {
+            Work::Pack { from, into, .. } => Some((from.buffer, into)),
+            _ => None,
+        };
+        let copies = plan.stages().filter_map(|(stage, _)| copy(stage));
+        let copies = copies.filter(|(from, _)| plan.buffers[from.0].keep == super::Keep::Always).collect();
         Run {
             written: plan.buffers.iter().map(|buffer| vec![Written::new(); blocks(buffer.rows)]).collect(),
             tenants: vec![None; plan.slots.len()],
@@ -125,6 +133,7 @@ impl<'p> Run<'p> {
             segments,
             window: None,
             stale: true,
+            copies,
         }
     }
 
@@ -251,6 +260,9 @@ impl<'p> Run<'p> {
                 return self.fault("it", effect, block, "is past its end");
             };
             insert(written, effect.first, effect.end);
+        }
+        for (_, copy) in self.copies.iter().filter(|(from, _)| *from == id) {
+            self.written[copy.0].iter_mut().for_each(Written::clear);
         }
         Ok(())
     }
