@@ -269,3 +269,18 @@ fn outputs_are_named_within_their_scope() {
     let names: Vec<&str> = program.outputs.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["one.y", "two.y"]);
 }
+
+/// What the optimiser is given beside a feed is neither listed nor taken.
+#[test]
+fn only_inputs_of_the_program_are_asked_for() {
+    let program = Program::record("line", |p| p.minimize(p.affine("line", p.input("x", 1), 1).square().mean()));
+    let program = program.expect("no mistakes");
+    let mut trainer = program.trainer(Adam::new(0.1)).compile().expect("code");
+    let x = ndarray::arr2(&[[1.0f32]]);
+    for name in ["y", "optimizer.rate", "optimizer.step"] {
+        let feed = Feed::new().f32("x", x.view()).f32(name, x.view());
+        let error = trainer.step(&feed).map(|_| ()).expect_err("no such input").to_string();
+        assert!(error.contains(&format!("has no input `{name}`")), "{error}");
+        assert!(error.ends_with("its inputs are `x`"), "{error}");
+    }
+}

@@ -208,7 +208,7 @@ pub enum RecordErrorKind {
         n: usize,
     },
     /// An axis that the value does not have.
-    #[error("`{op}` along axis {axis} of {given}, whose axes of features are {}", axes(*rank))]
+    #[error("`{op}` along axis {axis} of {given}, which has {}", axes(*rank))]
     BadAxis {
         /// The method.
         op: &'static str,
@@ -246,17 +246,19 @@ pub enum RecordErrorKind {
         scan: String,
     },
     /// A whole sequence used within a step.
-    #[error("{given} is a whole sequence, used within a step of scan `{scan}`; read this step's rows with `s.at(..)`")]
+    #[error("{given} is a whole sequence, used within a step of scan `{scan}`; {}", hint_of_sequence(*is_other))]
     SequenceInStep {
         /// Its type.
         given: Type,
         /// Name of the scan.
         scan: String,
+        /// Whether its steps are those of another axis than the scan's.
+        is_other: bool,
     },
     /// An integer that a scan with lengths would have to hold or give out past a sample's end.
     #[error(
-        "{what} is {given}: in a scan with lengths, what is held or given out must be floats; give out the floats that \
-         the integer comes of, and take it of them behind the scan"
+        "{what} is {given}: in a scan with lengths, states and outputs must be floats, which are 0 past a sample's end; \
+         return the floats that the integer is computed from, and compute it after the scan"
     )]
     IntegerPastEnd {
         /// The state or output.
@@ -473,9 +475,19 @@ pub enum RecordErrorKind {
 
 fn axes(rank: usize) -> String {
     match rank {
-        0 => "none (it is a scalar)".to_string(),
-        1 => "only 0".to_string(),
-        n => format!("0 to {}", n - 1),
+        0 => "no axis of features: it is a scalar".to_string(),
+        1 => "one axis of features, 0".to_string(),
+        n => format!("axes 0 to {} of features", n - 1),
+    }
+}
+
+fn hint_of_sequence(is_other: bool) -> &'static str {
+    match is_other {
+        false => "read this step's rows with `s.at(..)`",
+        true => {
+            "its steps are those of another time axis: a step can use its last row (`last()`), a mean over its steps, or what a \
+             state of the loop that made it has kept, as `cells::remembered` does"
+        }
     }
 }
 

@@ -150,6 +150,11 @@ impl<'a> Feed<'a> {
         Ok(self.arrays.iter().filter_map(|(name, array)| Some((*name, array.as_ref().ok()?))))
     }
 
+    /// Whether a program has an input of each of its names.
+    pub(crate) fn check_names(&self, program: &Program) -> Result<(), RunError> {
+        self.arrays.iter().try_for_each(|(name, _)| position(program, name).map(|_| ()))
+    }
+
     /// The same views for a shorter time, so that others can join them.
     pub(crate) fn reborrow(&self) -> Feed<'_> {
         let arrays =
@@ -222,6 +227,19 @@ pub fn is_given(program: &Program, input: &Input) -> bool {
     program.updates.iter().all(|u| u.target != input.value)
 }
 
+/// The input of a name that a feed may give.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn position(program: &Program, name: &str) -> Result<usize, RunError> {
+    let own = |i: &&Input| is_given(program, i);
+    program.inputs.iter().position(|i| i.name == name && own(&i)).ok_or_else(|| {
+        let declared: Vec<String> = program.inputs.iter().filter(own).map(|i| i.name.clone()).collect();
+        let nearest = nearest(name, declared.iter().map(String::as_str)).map(str::to_string);
+        RunError::UnknownInput { given: name.to_string(), nearest, declared }
+    })
+}
+
 /// Matches a feed with the inputs of a program. See the module's text for what holds of the result.
 ///
 /// # Errors
@@ -229,15 +247,7 @@ pub fn is_given(program: &Program, input: &Input) -> bool {
 pub fn resolve<'f, 'a>(program: &Program, feed: &'f Feed<'a>) -> Result<Resolved<'f, 'a>, RunError> {
     let mut views = vec![None; program.inputs.len()];
     for (name, array) in &feed.arrays {
-        let declared = || program.inputs.iter().filter(|i| is_given(program, i)).map(|i| i.name.as_str());
-        let found = program.inputs.iter().position(|i| i.name == *name && is_given(program, i));
-        let Some(index) = found else {
-            return Err(RunError::UnknownInput {
-                given: name.to_string(),
-                nearest: nearest(name, declared()).map(str::to_string),
-                declared: declared().map(str::to_string).collect(),
-            });
-        };
+        let index = position(program, name)?;
         let view = array.as_ref().map_err(|bad| RunError::WrongLength {
             input: name.to_string(),
             shape: bad.shape.to_vec(),

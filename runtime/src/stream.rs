@@ -13,8 +13,8 @@ use ndarray::ArrayD;
 use retrograd_compiler::ir::{Axis, DType, Extent, Input, Op, Program, Sizes, Type, Value};
 use retrograd_compiler::time::{self, CarriedState, Obstacle};
 
-use crate::error::{RunError, nearest};
-use crate::feed::{Feed, View, check_type, is_given};
+use crate::error::RunError;
+use crate::feed::{Feed, View, check_type, is_given, position};
 use crate::session::{Rows, Session};
 use crate::settings::Settings;
 
@@ -162,13 +162,7 @@ impl Stream {
     }
 
     fn input(&self, name: &str) -> Result<usize, RunError> {
-        let program = self.session.program();
-        let own = |i: &&Input| is_given(program, i);
-        program.inputs.iter().position(|i| i.name == name && own(&i)).ok_or_else(|| {
-            let declared: Vec<String> = program.inputs.iter().filter(own).map(|i| i.name.clone()).collect();
-            let nearest = nearest(name, declared.iter().map(String::as_str)).map(str::to_string);
-            RunError::UnknownInput { given: name.to_string(), nearest, declared }
-        })
+        position(self.session.program(), name)
     }
 
     /// Runs one step.

@@ -481,6 +481,8 @@ impl Trainer {
         let position = match &mut self.windows {
             Some(windows) => Some(windows.advance(&mut self.session, window, &own)?),
             None => {
+                // What the optimiser is given beside it is not the user's to give.
+                window.feed.check_names(&self.program)?;
                 self.session.run(&window.feed.reborrow().and(&own))?;
                 None
             }

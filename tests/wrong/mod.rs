@@ -59,6 +59,7 @@ programs! {
     no_units,
     one_hot_of_floats,
     orthogonal_vector,
+    other_axis_in_a_step,
     output_twice,
     output_within_a_step,
     parameter_of_another_shape,

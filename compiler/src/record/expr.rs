@@ -115,6 +115,14 @@ impl<'r> Expr<'r> {
         }
     }
 
+    /// What is recorded, where errors call the op by the method that the user has called.
+    pub(super) fn called(self, method: &str, recorded: impl FnOnce() -> Expr<'r>) -> Expr<'r> {
+        match self.home {
+            Home::Recording(recording) => recording.called(method, recorded),
+            Home::Nowhere(..) => recorded(),
+        }
+    }
+
     /// The poisoned value that comes of a mistake already noted.
     pub(super) fn poisoned(self) -> Expr<'r> {
         Expr { value: None, ..self }

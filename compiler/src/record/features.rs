@@ -34,6 +34,10 @@ impl<'r> Expr<'r> {
     #[track_caller]
     pub fn matmul(self, other: Expr<'r>) -> Expr<'r> {
         let site = Location::caller();
+        self.called("matmul", || self.product(other, site))
+    }
+
+    fn product(self, other: Expr<'r>, site: Site) -> Expr<'r> {
         let Some(((a, ta), (b, tb))) = self.both_here(other, site) else { return self.poisoned() };
         let product = |a: Expr<'r>, b: Expr<'r>| a.apply(site, Op::MatMul { ta: false, tb: false }, &[b.into()]);
         let reshaped = |x: Expr<'r>, shape: Vec<usize>| x.apply(site, Op::Reshape(Shape(shape)), &[]);
@@ -62,15 +66,18 @@ impl<'r> Expr<'r> {
     #[track_caller]
     pub fn outer(self, other: Expr<'r>) -> Expr<'r> {
         let site = Location::caller();
-        let column = self.reshaped_with(site, |n| vec![n.len(), 1]);
-        let row = other.reshaped_with(site, |n| vec![1, n.len()]);
-        column.apply(site, Op::MatMul { ta: false, tb: false }, &[row.into()])
+        self.called("outer", || {
+            let column = self.reshaped_with(site, |n| vec![n.len(), 1]);
+            let row = other.reshaped_with(site, |n| vec![1, n.len()]);
+            column.apply(site, Op::MatMul { ta: false, tb: false }, &[row.into()])
+        })
     }
 
     /// Σᵢ aᵢ bᵢ along the last axis, within each row: `[.., K], [.., K] → [..]`.
     #[track_caller]
     pub fn inner(self, other: Expr<'r>) -> Expr<'r> {
-        (self * other).sum()
+        let site = Location::caller();
+        self.called("inner", || self.binary(site, Binary::Mul, other).reduce_last(site, "inner", Op::Sum))
     }
 }
 
@@ -326,7 +333,8 @@ impl<'r> Expr<'r> {
     /// Axes in another order: axis i of the result is axis `order[i]` of the value.
     #[track_caller]
     pub fn permute(self, order: impl Into<Vec<usize>>) -> Expr<'r> {
-        self.apply(Location::caller(), Op::Transpose(order.into()), &[])
+        let (site, op) = (Location::caller(), Op::Transpose(order.into()));
+        self.called("permute", || self.apply(site, op, &[]))
     }
 
     /// Repeated to a shape, by numpy's rule: seen from the right, each dimension is equal or 1.
@@ -361,7 +369,8 @@ impl<'r> Expr<'r> {
     /// checked at run time to be below V.
     #[track_caller]
     pub fn lookup(self, index: Expr<'r>) -> Expr<'r> {
-        self.apply(Location::caller(), Op::Gather, &[index.into()])
+        let site = Location::caller();
+        self.called("lookup", || self.apply(site, Op::Gather, &[index.into()]))
     }
 
     /// 1 at the index, 0 elsewhere: `i32[s..] → [s.., N]`.

@@ -13,7 +13,7 @@ use super::scans::{Body, Recorded};
 use crate::error::{RecordError, RecordErrorKind as Kind, RecordErrors};
 use crate::ir::bounds;
 use crate::ir::scan::Port;
-use crate::ir::{Draft, Extent, Graph, Op, Program, Shape, TypeError, Value};
+use crate::ir::{Draft, Extent, Graph, Op, Program, Shape, Type, TypeError, Value};
 
 pub struct Recording {
     state: RefCell<State>,
@@ -157,6 +157,20 @@ impl Recording {
         })
     }
 
+    /// What is recorded, where errors call the op by the method that the user has called.
+    pub fn called<R>(&self, method: &str, recorded: impl FnOnce() -> R) -> R {
+        let before = self.with(|state| state.errors.len());
+        let result = recorded();
+        self.with(|state| {
+            for error in state.errors.iter_mut().skip(before) {
+                if let Kind::Type(e) = &mut error.kind {
+                    e.op = method.to_string();
+                }
+            }
+        });
+        result
+    }
+
     /// All operands in the frame being recorded.
     pub fn locals(&self, site: Site, operands: &[Operand<'_>]) -> Option<Vec<Value>> {
         let values: Vec<Option<Value>> = operands.iter().map(|&o| self.local(site, o)).collect();
@@ -261,11 +275,15 @@ impl State {
         let ty = graph.ty(v).clone();
         if let (Extent::Time(_), Some(body)) = (ty.extent, &self.body) {
             // Rows for all steps, made within one.
-            let scan = self.scans[body.frame - 1].name.clone();
-            self.fail(site, Kind::SequenceInStep { given: ty, scan });
+            self.fail(site, self.sequence_in_step(body, ty));
             return None;
         }
         self.check_shape(site, &ty.shape).then(|| self.here(v))
+    }
+
+    fn sequence_in_step(&self, body: &Body, given: Type) -> Kind {
+        let is_other = body.axis().is_some_and(|axis| given.extent != Extent::Time(axis));
+        Kind::SequenceInStep { given, scan: self.scans[body.frame - 1].name.clone(), is_other }
     }
 
     /// The flag of training, in the graph being recorded.
@@ -296,9 +314,8 @@ impl State {
             return None;
         }
         let ty = self.program.ty(at.value).clone();
-        if let Extent::Time(_) = ty.extent {
-            let scan = self.scans[self.frame() - 1].name.clone();
-            self.fail(site, Kind::SequenceInStep { given: ty, scan });
+        if let (Extent::Time(_), Some(body)) = (ty.extent, &self.body) {
+            self.fail(site, self.sequence_in_step(body, ty));
             return None;
         }
         let number = match self.program.graph.op(at.value) {

@@ -51,6 +51,11 @@ struct Start {
 }
 
 impl Body {
+    /// The axis whose steps it takes, if that is known by now.
+    pub fn axis(&self) -> Option<Axis> {
+        self.axis
+    }
+
     /// A leaf that reads a value of the program's graph, one of its own whether or not another reads it.
     fn capture(&mut self, value: Value, ty: Type, name: String) -> Value {
         let leaf = self.graph.leaf(Op::Capture(self.captures.len()), ty);

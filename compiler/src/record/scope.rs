@@ -118,7 +118,7 @@ impl<'r> Scope<'r> {
     #[track_caller]
     pub fn linear(&self, name: &str, x: Expr<'r>, units: usize) -> Expr<'r> {
         let site = Location::caller();
-        self.recording.scoped(site, name, || self.weighted(site, x, units, Init::Glorot))
+        self.recording.scoped(site, name, || self.weighted(site, "linear", x, units, Init::Glorot))
     }
 
     /// x·W + b with a weight `name.w` of shape `[k, units]`, k being the last dimension of x, and a bias `name.b`.
@@ -134,7 +134,7 @@ impl<'r> Scope<'r> {
     pub fn affine_with(&self, name: &str, x: Expr<'r>, units: usize, weight: Init, bias: Init) -> Expr<'r> {
         let site = Location::caller();
         self.recording.scoped(site, name, || {
-            let product = self.weighted(site, x, units, weight);
+            let product = self.weighted(site, "affine", x, units, weight);
             if product.value().is_none() {
                 return product;
             }
@@ -143,11 +143,11 @@ impl<'r> Scope<'r> {
         })
     }
 
-    fn weighted(&self, site: Site, x: Expr<'r>, units: usize, init: Init) -> Expr<'r> {
+    fn weighted(&self, site: Site, method: &str, x: Expr<'r>, units: usize, init: Init) -> Expr<'r> {
         // The shape of the weight follows from x, so a mistaken x has none.
-        let Some((x, ty)) = self.recording.floats(site, "dot", x) else { return self.recording.make(|_| None) };
+        let Some((x, ty)) = self.recording.floats(site, method, x) else { return self.recording.make(|_| None) };
         let w = self.recording.make(|state| state.parameter(site, "w", [ty.shape.last(), units].into(), init, true));
-        self.recording.apply(site, Op::Dot, &[x.into(), w.into()])
+        self.recording.called(method, || self.recording.apply(site, Op::Dot, &[x.into(), w.into()]))
     }
 
     /// Rows of a trained table `name.table` of shape `[vocabulary, units]` at indices `i32[s..]`: `[s.., units]`.
@@ -159,7 +159,7 @@ impl<'r> Scope<'r> {
             let table = self
                 .recording
                 .make(|state| state.parameter(site, "table", [vocabulary, units].into(), Init::Normal(1.0), true));
-            self.recording.apply(site, Op::Gather, &[table.into(), index.into()])
+            self.recording.called("embedding", || self.recording.apply(site, Op::Gather, &[table.into(), index.into()]))
         })
     }
 
