@@ -373,6 +373,62 @@ fn padding_reaches_no_gradient_by_hand() {
     }
 }
 
+/// All functions of numbers, each where the numbers of padding have no value or no slope.
+fn every_pointwise(x: Expr<'_>) -> Expr<'_> {
+    let positive = x.square() + 0.25;
+    let parts = [
+        -x,
+        x.abs(),
+        positive.sqrt(),
+        x.exp() * 0.1,
+        x.expm1() * 0.1,
+        positive.ln(),
+        positive.log1p(),
+        x.tanh(),
+        x.sigmoid(),
+        x.silu(),
+        x.softplus(),
+        x.relu(),
+        x.elu(1.0),
+        x.gelu(),
+        x.erf(),
+        x.sin(),
+        x.cos(),
+        x.powi(3) * 0.1,
+        positive.powi(-1),
+        positive.pow(x.tanh()),
+        x + positive,
+        x - positive,
+        x * positive,
+        x / positive,
+        x.minimum(positive * 0.3),
+        x.maximum(positive * 0.3),
+        select(x.gt(0.1), x, positive),
+        x.stop_gradient(),
+    ];
+    parts.into_iter().reduce(|sum, part| sum + part).expect("some").mean() * 0.1
+}
+
+/// All ops that look at a row as a whole.
+fn every_other_op(x: Expr<'_>) -> Expr<'_> {
+    let (one, bias) = (x.stop_gradient() * 0.0 + 1.0, x * 0.1);
+    let parts = [
+        x.sum(),
+        x.max(),
+        x.mean(),
+        x.softmax().inner(x),
+        x.log_softmax().mean(),
+        x.layer_norm(one, bias, 1e-3).square().mean() * x.sum(),
+        x.rms_norm(one, 1e-3).sum(),
+        x.outer(x).sum_features(),
+        x.outer(x).matmul(x).sum(),
+        x.slice(1..).sum() * concat([x, x * 2.0]).slice(2..4).mean(),
+        x.reshape([3, 1]).broadcast([3, 2]).transpose().permute([1, 0]).sum_features(),
+        stack([x, x.sin()]).max_axis(0).sum_features(),
+    ];
+    parts.into_iter().reduce(|sum, part| sum + part).expect("some") * 0.1
+}
+
 /// Programs whose samples have lengths or masks, with slopes that are infinite or no number at what padding may hold.
 fn padded() -> Vec<Program> {
     let cell = |name: &'static str, cell: for<'r> fn(&Step<'r>, Expr<'r>) -> Expr<'r>| {
@@ -429,6 +485,38 @@ fn padded() -> Vec<Program> {
         let words = p.embedding("words", word, 7, 4);
         let run = time.scan("lstm", |s| cells::lstm(s, s.at(words), 5));
         p.minimize(p.affine("readout", run.all(), 6).cross_entropy(next).mean_over(time));
+    }));
+    let of_rows = |name: &'static str, f: for<'r> fn(Expr<'r>) -> Expr<'r>| {
+        let above = record(&format!("{name}_above"), |p| {
+            let time = p.lengths("lengths");
+            let (x, y) = (time.sequence("x", 3), time.sequence("y", ()));
+            let w = p.parameter("w", 3, Init::Constant(0.7));
+            p.minimize((f(x * w) - y).square().mean_over(time));
+        });
+        let within = record(&format!("{name}_within"), |p| {
+            let time = p.lengths("lengths");
+            let (x, y) = (time.sequence("x", 3), time.sequence("y", ()));
+            let w = p.parameter("w", 3, Init::Constant(0.7));
+            let run = time.scan("s", |s| {
+                let h = s.state("h", ());
+                s.next(h, (h * 0.5 + f(s.at(x) * w + h)).sin())
+            });
+            p.minimize((run.all() - y).square().mean_over(time) + run.last().mean_rows());
+        });
+        [above, within]
+    };
+    all.extend(of_rows("every_pointwise", every_pointwise));
+    all.extend(of_rows("every_other_op", every_other_op));
+    all.push(record("per_sample", |p| {
+        let time = p.lengths("lengths");
+        let (x, y) = (time.sequence("x", 3), time.sequence("y", 4));
+        let about = p.input("x_about", 3);
+        let run = time.scan("rnn", |s| {
+            let h = s.state("h", 4);
+            let z = s.affine("about", about, 4) + s.linear("x", s.at(x), 4) + s.linear("h", h, 4);
+            s.next(h, (z * s.parameter("gain", 4, Init::Constant(0.5)) + about.sum().exp().reshape(1)).tanh())
+        });
+        p.minimize(run.all().mse(y).mean_over(time));
     }));
     all.push(record("begins_anew", |p| {
         let time = p.lengths("lengths").reset_where(p.sequence("mask", ()));
@@ -520,8 +608,8 @@ fn nothing_but_padding_is_0() {
         let mut values = check::values(&joint, &sizes, 3);
         values.get_mut("lengths").unwrap().x = vec![Dual::new(0.0); 2];
         for (name, data) in values.iter_mut().filter(|(name, _)| !name.contains("mask")) {
-            if matches!(data.ty.extent, Extent::Time(_)) && data.ty.is_float() {
-                data.x.fill(Dual::new(if name == "x" { NAN } else { INF }));
+            if data.ty.extent != Extent::Shared && data.ty.is_float() {
+                data.x.fill(Dual::new(if name.starts_with('x') { NAN } else { INF }));
             }
         }
         for (engine, all) in Engines::new(&joint).run(&values, &sizes) {

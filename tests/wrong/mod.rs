@@ -30,6 +30,7 @@ programs! {
     dot_needs_a_weight,
     dot_shapes,
     input_of_another_type,
+    integers_held_with_lengths,
     labels_of_another_shape,
     labels_that_are_floats,
     last_of_a_batch,

@@ -129,6 +129,12 @@ impl Places {
         total.map(|value| Cotangent { value, rows, settled: true })
     }
 
+    /// A coefficient as it is in the rows that count; it need not be finite in others.
+    pub fn coefficient(&mut self, graph: &mut Graph, v: Value, rows: Rows) -> Value {
+        let needs_choice = graph.is_float(v) && !self.is_factor_finite(graph, v, rows, None);
+        if needs_choice { self.choose(graph, v, rows) } else { v }
+    }
+
     /// The cotangent with 0 in the rows that do not count.
     pub fn settle(&mut self, graph: &mut Graph, ct: Cotangent) -> Value {
         match ct.rows {
@@ -253,6 +259,43 @@ fn either(graph: &mut Graph, a: Rows, b: Rows) -> Rows {
     let other = if b.chosen { b.mask } else { graph.add(Op::Select, &[b.mask, zero, one]) };
     let operands = if a.chosen { [a.mask, one, other] } else { [a.mask, other, one] };
     Rows { mask: graph.add(Op::Select, &operands), chosen: true }
+}
+
+/// The samples of which some row counts: what a sum over their steps counts for.
+pub fn samples(graph: &mut Graph, rows: Rows) -> Rows {
+    let mask = match (graph.op(rows.mask), rows.chosen) {
+        // A sample has as many rows as its length says.
+        (Op::Within(_), true) => {
+            let lengths = graph.operands(rows.mask)[0];
+            graph.add(Op::ToFloat, &[lengths])
+        }
+        (_, chosen) => {
+            let (zero, one) = (graph.scalar(0.0), graph.scalar(1.0));
+            let operands = if chosen { [rows.mask, one, zero] } else { [rows.mask, zero, one] };
+            let count = graph.add(Op::Select, &operands);
+            graph.add(Op::SumRows(Extent::Batch), &[count])
+        }
+    };
+    Rows { mask, chosen: true }
+}
+
+/// The mask outside of a scan of whose steps only those count where it is not 0: elsewhere all states stay as they are, and
+/// what is given out is chosen away within the step. Lengths of samples are such masks. `within` marks the values of the
+/// body that are looked at.
+pub fn steps_that_count(scan: &Scan, each: &[Value], within: &[bool]) -> Option<Value> {
+    let body = &scan.body;
+    let carries = || scan.carries.iter().filter(|c| within[c.next.index()]);
+    let given = || scan.yields.iter().chain(&scan.sums).map(|p| p.value).filter(|v| within[v.index()]);
+    let mask_of = |v: Value| match body.op(v) {
+        Op::Select => Some(body.operands(v)[0]),
+        _ => None,
+    };
+    let mask = carries().map(|c| c.next).chain(given()).next().and_then(mask_of)?;
+    let Op::Each(port) = *body.op(mask) else { return None };
+    let is_zero = |v: Value| matches!(body.op(v), Op::Constant(c) if *c == 0.0);
+    let held = carries().all(|c| mask_of(c.next) == Some(mask) && body.operands(c.next)[2] == c.value);
+    let zeroed = given().all(|v| mask_of(v) == Some(mask) && is_zero(body.operands(v)[2]));
+    (held && zeroed).then(|| each[port])
 }
 
 /// The rows that are among both.

@@ -10,10 +10,10 @@
 //! says so ([`places`](super::places)).
 
 use super::build::{ScanBuilder, copy_into, flow, flow_back, needed};
-use super::places::{Arrived, Cotangent, Outside, Places, Rows, both};
+use super::places::{Arrived, Cotangent, Outside, Places, Rows, both, samples, steps_that_count};
 use crate::ir::ops::leaves::is_result;
 use crate::ir::scan::Scan;
-use crate::ir::{Binary, Graph, Op, Value};
+use crate::ir::{Binary, Extent, Graph, Op, Type, Value};
 
 /// Adds a contribution; a single one is taken as it is.
 pub fn accumulate(graph: &mut Graph, sum: &mut Option<Value>, v: Value) {
@@ -100,8 +100,12 @@ fn part(
     }
     let value = places.guard(graph, before, value, rows, outside);
     // A sum over a sample's steps counts for the samples that count.
-    let kept = graph.ty(rows.mask).extent <= graph.ty(o).extent;
-    Cotangent { value, rows: kept.then_some(rows), settled: true }
+    let rows = match (graph.ty(rows.mask).extent, graph.ty(o).extent) {
+        (mask, own) if mask <= own => Some(rows),
+        (Extent::Time(_), Extent::Batch) => Some(samples(graph, rows)),
+        _ => None,
+    };
+    Cotangent { value, rows, settled: true }
 }
 
 /// Builds the transpose of the linear scan `v` for the cotangents of its results, and enters those of its operands.
@@ -159,6 +163,11 @@ fn transpose_scan(graph: &mut Graph, v: Value, linear: &[bool], cotangents: &mut
     }
     let arrives = flow_back(&scan, roots, |b, i| within[scan.body.operands(b)[i].index()]);
     let arrives: Vec<bool> = arrives.iter().zip(&within).map(|(a, w)| *a && *w).collect();
+
+    // Values of a sample that its steps read count if some of its steps do.
+    let samples_that_count = steps_that_count(&scan, each, &within).map(|mask| Rows { mask, chosen: true });
+    let samples_that_count = samples_that_count.map(|rows| samples(graph, rows));
+    let of_sample = |ty: &Type| samples_that_count.filter(|_| ty.extent == Extent::Batch);
 
     // The cotangents of one step, on a copy of the body, from placeholders for the leaves of the transposed scan.
     let mut joint = scan.body.clone();
@@ -229,7 +238,13 @@ fn transpose_scan(graph: &mut Graph, v: Value, linear: &[bool], cotangents: &mut
     for b in scan.body.values().filter(|b| reached[b.index()]) {
         assert!(!within[b.index()], "cotangents do not depend on tangents");
         match *joint.op(b) {
-            Op::Capture(i) => map[b.index()] = Some(back.capture(&scan.captures[i].name, captures[i], joint.ty(b))),
+            Op::Capture(i) => {
+                let value = match of_sample(joint.ty(b)) {
+                    Some(rows) => places.coefficient(graph, captures[i], rows),
+                    None => captures[i],
+                };
+                map[b.index()] = Some(back.capture(&scan.captures[i].name, value, joint.ty(b)));
+            }
             Op::Each(i) => map[b.index()] = Some(back.each(&scan.each[i].name, each[i], joint.ty(b))),
             Op::Carry(_) => panic!("a state of tangents is no coefficient"),
             _ => {}
@@ -256,7 +271,8 @@ fn transpose_scan(graph: &mut Graph, v: Value, linear: &[bool], cotangents: &mut
     }
     for (port, &o) in scan.captures.iter().zip(captures) {
         if let Some(ct) = arrived(port.value) {
-            results.push((o, Op::Total(back.sum(&d(&port.name), ct)), None));
+            let rows = of_sample(back.scan.body.ty(ct)).map(|rows| (rows, true));
+            results.push((o, Op::Total(back.sum(&d(&port.name), ct)), rows));
         }
     }
     let node = back.finish(graph);
