@@ -83,40 +83,8 @@ impl Target for Programs {
             Ok(again) => return Err(format!("its text is read as another:\n{printed}\n{again}")),
             Err(e) => return Err(format!("its text is not read back: {e}\n{printed}")),
         }
-        let mut program = program;
-        let is_joint = !rng.once_in(3);
-        if program.objective.is_some() && is_joint {
-            program = program.backward().map_err(|e| format!("cannot be differentiated: {e}"))?;
-            *counts.entry("joint").or_default() += 1;
-        }
-        count_ops(&program, counts);
-        let steps = [1, 2, 3, 5, 7];
-        let sizes = Sizes { batch: rng.of(&[1, 2, 3, 5, 9, 17]), steps: vec![rng.of(&steps), rng.of(&steps)] };
-        let mut values = testing::values(&program, &sizes, number);
-        let is_wild = rng.once_in(5);
-        if is_wild {
-            wild(&program, &mut values, &mut rng);
-        }
-        let sets: Vec<InstructionSet> = InstructionSet::available().collect();
-        let set = rng.of(&sets);
-        *counts.entry(set.name()).or_default() += 1;
-        let settings = Settings::new().instruction_set(set);
-        // The largest numbers are beyond 32 bits as soon as anything is done with them.
-        let taken = match is_wild || rng.once_in(2) {
-            true => check::<f64>(&program, settings, &values, &sizes, &F64, &mut rng),
-            false => check::<f32>(&program, settings, &values, &sizes, &F32, &mut rng),
-        };
-        match taken {
-            Ok(true) => {
-                *counts.entry(if is_wild { "agree on wild values" } else { "agree" }).or_default() += 1;
-                Ok(())
-            }
-            Ok(false) => {
-                *counts.entry("refused by the compiler").or_default() += 1;
-                Ok(())
-            }
-            Err(e) => Err(format!("{set}, T, B = {:?}, {}: {e}", sizes.steps, sizes.batch)),
-        }
+        let (is_joint, is_wild) = (!rng.once_in(3), rng.once_in(5));
+        check(program, number, is_joint, is_wild, counts)
     }
 
     fn covered(&self, counts: &Counts, cases: u64) -> Result<(), String> {
@@ -128,6 +96,47 @@ impl Target for Programs {
             true => Ok(()),
             false => Err(format!("{cases} programs have none of {}", missing.join(", "))),
         }
+    }
+}
+
+/// Runs a program at random sizes and values, which follow from the number: as it is or with its derivatives, and at ordinary
+/// numbers or at 0, ±∞, NaN and the largest.
+///
+/// # Errors
+/// What is wrong.
+pub fn check(program: Program, number: u64, is_joint: bool, is_wild: bool, counts: &mut Counts) -> Result<(), String> {
+    let mut rng = Random::new(number, 3);
+    let mut program = program;
+    if program.objective.is_some() && is_joint {
+        program = program.backward().map_err(|e| format!("cannot be differentiated: {e}"))?;
+        *counts.entry("joint").or_default() += 1;
+    }
+    count_ops(&program, counts);
+    let steps = [1, 2, 3, 5, 7];
+    let sizes = Sizes { batch: rng.of(&[1, 2, 3, 5, 9, 17]), steps: vec![rng.of(&steps), rng.of(&steps)] };
+    let mut values = testing::values(&program, &sizes, number);
+    if is_wild {
+        wild(&program, &mut values, &mut rng);
+    }
+    let sets: Vec<InstructionSet> = InstructionSet::available().collect();
+    let set = rng.of(&sets);
+    *counts.entry(set.name()).or_default() += 1;
+    let settings = Settings::new().instruction_set(set);
+    // The largest numbers are beyond 32 bits as soon as anything is done with them.
+    let taken = match is_wild || rng.once_in(2) {
+        true => run::<f64>(&program, settings, &values, &sizes, &F64, &mut rng),
+        false => run::<f32>(&program, settings, &values, &sizes, &F32, &mut rng),
+    };
+    match taken {
+        Ok(true) => {
+            *counts.entry(if is_wild { "agree on wild values" } else { "agree" }).or_default() += 1;
+            Ok(())
+        }
+        Ok(false) => {
+            *counts.entry("refused by the compiler").or_default() += 1;
+            Ok(())
+        }
+        Err(e) => Err(format!("{set}, T, B = {:?}, {}: {e}", sizes.steps, sizes.batch)),
     }
 }
 
@@ -171,7 +180,7 @@ fn wild(program: &Program, values: &mut Values, rng: &mut Random) {
 }
 
 /// Whether the program was compiled at all.
-fn check<E: Float>(
+fn run<E: Float>(
     program: &Program,
     settings: Settings,
     values: &Values,
