@@ -160,6 +160,50 @@ fn stages_of_the_cells_that_are_told_something() {
     }
 }
 
+/// Where samples have lengths, what must be chosen for a gradient to have nothing of padding, and what need not be,
+/// since it is finite there: a state that is held, a gate of it, its norm, a product of these, what a mask has chosen.
+#[test]
+fn choices_of_cells_with_lengths() {
+    let layers = Program::record("layers_with_lengths", |p| {
+        let time = p.lengths("lengths");
+        let (x, target) = (time.sequence("x", 8), time.labels("target"));
+        let below = time.scan("below", |s| cells::lstm(s, s.at(x), 6));
+        let above = time.scan_reverse("above", |s| cells::rnn(s, s.at(below.all()).exp(), 6));
+        p.minimize(p.affine("readout", above.all(), 4).cross_entropy(target).mean_over(time));
+    });
+    let finite = Program::record("finite_in_padding", |p| {
+        let time = p.lengths("lengths");
+        let (x, target) = (time.sequence("x", 8), time.sequence("target", 4));
+        let run = time.scan("cell", |s| {
+            let h = s.state("h", 6);
+            let read = concat([s.layer_norm("norm", h), (h * 0.5 - 1.0).silu(), s.linear("u", h, 2), s.at(x)]);
+            let gate = s.linear("gate", h.stop_gradient(), 6).sigmoid();
+            s.next(h, gate * s.affine("z", read, 6).tanh())
+        });
+        let h = run.all();
+        let gated = p.affine("gate", h, 6).sigmoid() * p.affine("in", h, 6).tanh();
+        let norm = h.layer_norm(p.constant(1.0), p.constant(0.0), 1e-5);
+        // Chosen twice in the same rows, and in those of a mask of its own.
+        let read = p.affine("read", x, 2);
+        let again = select(time.mask(), read * 0.25, 0.0);
+        let other = select(p.sequence("mask", ()), read * 0.5, 0.0);
+        let made = concat([gated, norm, p.linear("product", h, 2) - h.sum().reshape(1), again, other]);
+        p.minimize(p.affine("readout", made, 4).mse(target).mean_over(time));
+    });
+    let two_masks = Program::record("two_masks", |p| {
+        let time = p.lengths("lengths");
+        let (x, y) = (time.sequence("x", 3), time.sequence("y", 2));
+        let z = p.affine("readout", time.scan("rnn", |s| cells::rnn(s, s.at(x), 5)).all(), 2);
+        let own = time.mask() * p.sequence("mask", ());
+        let other = select(p.sequence("mask2", ()), 0.0, time.mask());
+        p.minimize(z.mse(y).masked_mean(own) + select(other, (z - y).square().mean(), 1.0).mean_over(time));
+    });
+    for program in [layers, finite, two_masks] {
+        let joint = program.expect("it records").backward().expect("it has an objective");
+        insta::assert_snapshot!(format!("{}.joint", joint.name), joint.to_string());
+    }
+}
+
 /// What is kept, and what runs again on the way back.
 #[test]
 fn plan_with_checkpoints() {

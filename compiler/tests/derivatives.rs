@@ -9,7 +9,7 @@
 mod graphs;
 
 use graphs::{Loss, corpus, lstm, rnn};
-use retrograd_compiler::differentiate::{gradient, jvp, vjp};
+use retrograd_compiler::differentiate::{DifferentiateError, gradient, jvp, vjp};
 use retrograd_compiler::interpret::{Values, interpret, random_values, seed_tangents};
 use retrograd_compiler::ir::{Binary, Extent, Graph, Op, Program, Sizes, Type, Unary};
 
@@ -347,4 +347,223 @@ fn a_program_without_one_number_to_minimise_is_refused() {
         p.without_objective().backward().expect_err("nothing").to_string(),
         "program `rnn` has no objective to differentiate; give it one with `minimize`"
     );
+}
+
+/// Where a choice excludes a row, no cotangent of it counts there, also one that is the same number in every row.
+#[test]
+fn a_constant_cotangent_counts_only_where_its_value_was_chosen() {
+    let row = Type::float(Extent::Batch, ());
+    for (chosen, expected) in [(0, 2.0), (1, 1.0)] {
+        let mut draft = retrograd_compiler::ir::Draft { name: "chosen".to_string(), ..Default::default() };
+        let g = &mut draft.graph;
+        let mask = g.leaf(Op::Input("mask".into()), row.clone());
+        let b = g.leaf(Op::Input("b".into()), Type::float(Extent::Shared, ()));
+        let (wide, zero) = (g.add(Op::Expand(Extent::Batch), &[b]), g.scalar(0.0));
+        let y = g.add(Op::Select, &if chosen == 0 { [mask, wide, zero] } else { [mask, zero, wide] });
+        let ones = g.constant(1.0, row.clone());
+        let d = vjp(g, &[(y, ones)], &[b]).expect("types fit");
+        for (name, value) in [("mask", mask), ("b", b)] {
+            draft.inputs.push(retrograd_compiler::ir::Input { name: name.into(), value, bound: None });
+        }
+        draft.outputs.push(("d".to_string(), d[0]));
+        let program = draft.finish().expect("well formed");
+        let sizes = Sizes::new(1, 3);
+        let mut values = random_values(&program, &sizes, 5);
+        for (x, on) in values.get_mut("mask").expect("the mask").x.iter_mut().zip([1.0, 0.0, 1.0]) {
+            x.re = on;
+        }
+        assert_eq!(re(&interpret(&program, &values, &sizes).outputs, "d"), [expected]);
+    }
+}
+
+#[test]
+fn a_value_of_another_graph_is_refused() {
+    let mut other = Graph::new();
+    let (x, y) = (other.scalar(1.0), other.scalar(2.0));
+    let mut g = Graph::new();
+    let own = g.scalar(3.0);
+    let ty = g.ty(own).clone();
+    let there = g.leaf(Op::Parameter("p".into()), ty);
+    assert_eq!((x, y), (own, there), "values are places in a graph");
+    let beyond = other.scalar(4.0);
+    for (cotangents, wrt) in [(vec![], vec![beyond]), (vec![(beyond, own)], vec![]), (vec![(own, beyond)], vec![])] {
+        let error = vjp(&mut g, &cotangents, &wrt).expect_err("it has two values");
+        assert!(matches!(error, DifferentiateError::NoSuchValue { index: 2, len: 2 }), "{error}");
+    }
+}
+
+/// A loop over `x` with the parameter `p` and the state `h`, and the sum of all its states as the objective.
+fn one_loop(body: &str, next: &str) -> Program {
+    let body: String = body.trim().lines().map(|line| format!("    {}\n", line.trim())).collect();
+    let text = format!(
+        "program one {{
+  axis T = time
+  sequence x: f32[T, B, 3]
+  parameter p: f32[3] = 1
+  scan one {{
+    shared p: f32[3] = p
+    each x: f32[B, 3] = x
+    carry h: f32[B, 3] = 0
+{body}    yield y = {next}
+    next h = {next}
+  }}
+  %0: f32[T, B, 3] = yield y of one
+  %1: f32[3] = sum_rows %0
+  %2: f32[1] = sum %1
+  %3: f32 = reshape %2
+  objective %3
+}}
+"
+    );
+    Program::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"))
+}
+
+fn loops(graph: &Graph) -> Vec<&retrograd_compiler::ir::Scan> {
+    let scan = |v| match graph.op(v) {
+        Op::Scan(scan) => Some(&**scan),
+        _ => None,
+    };
+    graph.values().filter_map(scan).collect()
+}
+
+/// Nothing goes on from a state that is only read where the derivative stops: neither forward nor back.
+#[test]
+fn a_derivative_that_stops_at_every_step_carries_nothing() {
+    let program = one_loop(
+        "%0: f32[B, 3] = stop_gradient h
+         %1: f32[B, 3] = mul %0, x
+         %2: f32[B, 3] = mul %1, p
+         %3: f32[B, 3] = tanh %2",
+        "%3",
+    );
+    let carries = |graph: &Graph| loops(graph).iter().map(|scan| scan.carries.len()).collect::<Vec<_>>();
+    assert_eq!(carries(&program.backward().expect("an objective").graph), [1, 0]);
+    let mut draft = program.to_draft();
+    let (p, end) = (program.parameters[0].value, program.objective.expect("an objective"));
+    let t = draft.graph.constant(1.0, program.ty(p).clone());
+    assert!(jvp(&mut draft.graph, &[(p, t)], &[end])[0].is_some());
+    assert_eq!(carries(&draft.graph), [1, 0]);
+}
+
+/// Which sequences a loop writes so that its derivative can be had: a reason, the body, its next state, and their names.
+#[test]
+fn a_loop_saves_what_costs_more_to_compute_again() {
+    let rows: [(&str, &str, &str, &[&str]); 3] = [
+        (
+            "what no step changes is computed again, also where it is costly",
+            "%0: f32[3] = exp p
+             %1: f32[B, 3] = mul h, %0
+             %2: f32[B, 3] = add %1, x",
+            "%2",
+            &["y", "h.before"],
+        ),
+        (
+            "a value that is used twice is saved for what comes of it, and counts once",
+            "%0: f32[B, 3] = sin h
+             %1: f32[B, 3] = stop_gradient %0
+             %2: f32[B, 3] = mul %1, %1
+             %3: f32[B, 3] = add %2, %1
+             %4: f32[B, 3] = mul %3, p
+             %5: f32[B, 3] = add %4, x",
+            "%5",
+            &["y", "sin"],
+        ),
+        (
+            "what stands in a row that no product reads is as cheap as elsewhere",
+            "%0: f32[B, 3] = mul h, x
+             %1: f32[B, 6] = concat %0, x
+             %2: f32[B, 6] = neg %1
+             %3: f32[B, 3] = slice %2 0..3
+             %4: f32[B, 3] = mul %0, p
+             %5: f32[B, 3] = add %4, %3",
+            "%5",
+            &["y", "h.before"],
+        ),
+    ];
+    for (why, body, next, expected) in rows {
+        let joint = one_loop(body, next).backward().expect("an objective");
+        let saved: Vec<&str> = loops(&joint.graph)[0].yields.iter().map(|port| port.name.as_str()).collect();
+        assert_eq!(saved, expected, "{why}");
+    }
+}
+
+/// Whether a mask is given, and whether what it chooses is finite, is found by looking at what they come of; not at all the
+/// ways to it, of which there are 2⁶⁰ here.
+#[test]
+fn what_is_chosen_may_be_reached_in_many_ways() {
+    for (mask, row) in [("%60", "%0"), ("mask", "%60")] {
+        let mut text = String::from(
+            "program ways {
+  batch mask: f32[B]
+  batch x: i32[B, 3]
+  parameter w: f32[3, 3] = glorot
+  %0: f32[B, 3] = to_float x
+",
+        );
+        let (mut last, ty) =
+            if mask == "mask" { ("%0".to_string(), "f32[B, 3]") } else { ("mask".to_string(), "f32[B]") };
+        for i in 1..=60 {
+            text += &format!("  %{i}: {ty} = add {last}, {last}\n");
+            last = format!("%{i}");
+        }
+        text += &format!(
+            "  %61: f32[B, 3] = dot {row}, w
+  %62: f32[B, 3] = select {mask}, %61, 0
+  %63: f32[3] = sum_rows %62
+  %64: f32[1] = sum %63
+  %65: f32 = reshape %64
+  objective %65
+}}
+"
+        );
+        let program = Program::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        assert!(program.backward().expect("an objective").output("d.w").is_some());
+    }
+}
+
+/// A state that another mask holds may be no number where its product does not count, and no gradient sees it.
+#[test]
+fn a_state_is_finite_only_where_its_own_mask_holds_it() {
+    let program = Program::parse(
+        "program held {
+  axis T = time
+  sequence x: f32[T, B, 2]
+  sequence counts: f32[T, B]
+  sequence moves: f32[T, B]
+  parameter w: f32[2, 2] = glorot
+  scan held {
+    shared w: f32[2, 2] = w
+    each x: f32[B, 2] = x
+    each counts: f32[B] = counts
+    each moves: f32[B] = moves
+    carry h: f32[B, 2] = 0
+    %0: f32[B, 2] = dot h, w
+    %1: f32[B, 2] = tanh %0
+    %2: f32[B, 2] = select counts, %1, 0
+    %3: f32[B, 2] = select moves, x, h
+    yield y = %2
+    next h = %3
+  }
+  %0: f32[T, B, 2] = yield y of held
+  %1: f32[2] = sum_rows %0
+  %2: f32[1] = sum %1
+  %3: f32 = reshape %2
+  objective %3
+}
+",
+    );
+    let joint = program.expect("well formed").backward().expect("an objective");
+    let gradient = |unseen: f64| {
+        let sizes = Sizes::new(3, 1);
+        let mut values = random_values(&joint, &sizes, 3);
+        let given: [(&str, &[f64]); 3] =
+            [("x", &[0.5, -0.25, unseen, unseen, 1.0, 1.0]), ("counts", &[1.0, 1.0, 0.0]), ("moves", &[1.0, 1.0, 1.0])];
+        for (name, x) in given {
+            values.get_mut(name).expect("an input").x.iter_mut().zip(x).for_each(|(to, &x)| to.re = x);
+        }
+        re(&interpret(&joint, &values, &sizes).outputs, "d.w")
+    };
+    let expected = gradient(0.0);
+    assert!(expected.iter().all(|x| *x != 0.0));
+    assert_eq!(gradient(f64::NAN), expected);
 }

@@ -7,18 +7,22 @@ use retrograd_compiler::ir::{Extent, Op, Program, Scan};
 use retrograd_compiler::simplify::{
     algebra, distribute_slices, gather_sums, invariant, ports, simplify, split_products, write_out,
 };
-use retrograd_compiler::time::{DivideError, UnrollError, carry_state, divide, hoist, unroll};
+use retrograd_compiler::time::{DivideError, UnrollError, carry_state, divide, hoist, rotate, unroll};
 
+#[path = "passes/edges.rs"]
+mod edges;
 #[path = "passes/programs.rs"]
 mod programs;
 #[path = "passes/random.rs"]
 mod random;
+#[path = "passes/rules.rs"]
+mod rules;
 
 use programs::{GRU, LSTM, MIXED, RNN_JOINED, RNN_SPLIT};
 
 type Pass = (&'static str, fn(&Program) -> Program);
 
-const PASSES: [Pass; 9] = [
+const PASSES: [Pass; 10] = [
     ("ports", ports),
     ("algebra", algebra),
     ("split_products", split_products),
@@ -28,6 +32,7 @@ const PASSES: [Pass; 9] = [
     ("write_out", write_out),
     ("simplify", simplify),
     ("hoist", hoist),
+    ("rotate", rotate),
 ];
 
 fn parse(text: &str) -> Program {
@@ -371,8 +376,8 @@ fn random_with(windows: &Program, values: &Values, sizes: &Sizes, window: usize)
     given
 }
 
-/// Statements before and after simplification, on the same values.
-fn check(statements: &str, expected: &str) {
+/// A program of these statements, as text.
+fn with_head(statements: &str) -> String {
     const HEAD: &str = "program p {
   axis T = time
   sequence s: f32[T, B, 4]
@@ -383,10 +388,13 @@ fn check(statements: &str, expected: &str) {
   parameter w: f32[6, 3] = glorot
   parameter v: f32[3, 6] = glorot
 ";
-    let lines = |text: &str| text.trim().lines().map(|l| format!("  {}\n", l.trim())).collect::<String>();
-    let program = parse(&format!("{HEAD}{}}}\n", lines(statements)));
-    let given = simplify(&program).to_string();
-    assert_eq!(given, format!("{HEAD}{}}}\n", lines(expected)));
+    let lines = statements.trim().lines().map(|l| format!("  {}\n", l.trim())).collect::<String>();
+    format!("{HEAD}{lines}}}\n")
+}
+
+/// Statements before and after simplification, on the same values.
+fn check(statements: &str, expected: &str) {
+    assert_eq!(simplify(&parse(&with_head(statements))).to_string(), with_head(expected));
 }
 
 #[test]

@@ -168,7 +168,7 @@ impl Places {
                 let (a, b) = (self.choose(graph, a, rows), self.choose(graph, b, rows));
                 graph.binary(Binary::Add, a, b)
             }
-            Op::Constant(_) => v,
+            Op::Constant(0.0) => v,
             _ => {
                 let zero = graph.scalar(0.0);
                 let operands = if rows.chosen { [rows.mask, v, zero] } else { [rows.mask, zero, v] };
