@@ -16,6 +16,8 @@
 //!
 //! In the formulas below, g is the clipped gradient, η the rate of the schedule, t the step counted from 1.
 
+use std::collections::HashMap;
+
 use retrograd_compiler::error::RecordErrors;
 use retrograd_compiler::ir::{Op, Program, Shape, Value};
 use retrograd_compiler::record::{Expr, Operand, Recorder, select};
@@ -408,8 +410,9 @@ pub fn training_program(joint: &Program, optimizer: &dyn Optimizer, clip: Clip) 
     // What no derivative reaches has a gradient of 0, and is left alone: no decay, no moments.
     let is_reached = |gradient: Value| !matches!(joint.graph.op(gradient), Op::Constant(zero) if *zero == 0.0);
     let trained = joint.parameters.iter().filter(|p| p.trained);
+    let outputs: HashMap<&str, Value> = joint.outputs.iter().map(|(name, v)| (name.as_str(), *v)).collect();
     let gradients = trained.map(|parameter| {
-        let gradient = joint.output(&format!("d.{}", parameter.name));
+        let gradient = outputs.get(format!("d.{}", parameter.name).as_str()).copied();
         (parameter, gradient.expect("a joint program has the gradient of each trained parameter"))
     });
     let gradients: Vec<_> = gradients.filter(|&(_, gradient)| is_reached(gradient)).collect();

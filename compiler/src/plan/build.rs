@@ -8,7 +8,7 @@
 mod alone;
 mod loops;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::group::{Class, Group, Grouping, Kind, View, group, row_major};
 use super::kernel::{Kernel, KernelNode, KernelOp, Product, Read, Source, Tile};
@@ -34,7 +34,7 @@ pub fn plan(program: &Program, target: Target, checkpointing: Option<Checkpointi
 /// steps, does not say which way a program goes.
 fn turned(units: &[Unit]) -> Vec<Axis> {
     let reads = |l: &Loop| {
-        let written: Vec<BufferId> = l.stages.iter().flat_map(|s| &s.writes).map(|a| a.buffer).collect();
+        let written: HashSet<BufferId> = l.stages.iter().flat_map(|s| &s.writes).map(|a| a.buffer).collect();
         l.stages.iter().flat_map(|s| &s.reads).any(|a| !written.contains(&a.buffer))
     };
     let mut first: Vec<&Loop> = Vec::new();
@@ -101,7 +101,7 @@ struct Builder {
     /// Stages that must run before the loop that is being planned.
     before_loop: Vec<Stage>,
     /// Buffers that hold parameters.
-    parameters: Vec<BufferId>,
+    parameters: HashSet<BufferId>,
 }
 
 impl Default for Target {
@@ -136,7 +136,7 @@ impl Builder {
         let mut inputs = Vec::new();
         for p in &program.parameters {
             let home = self.home(&p.name, g.ty(p.value), Keep::Always);
-            self.parameters.push(home.buffer);
+            self.parameters.insert(home.buffer);
             homes.insert(p.value, home);
             parameters.push(port(&p.name, home, g.ty(p.value)));
         }
@@ -153,25 +153,26 @@ impl Builder {
         self.region(&mut scope, &mut units);
 
         // What an update will replace behind the run is not what it was any more when outputs are read.
-        let replaced = program.updates.iter().map(|u| scope.homes[&u.target].buffer).collect::<Vec<_>>();
+        let replaced: HashSet<BufferId> = program.updates.iter().map(|u| scope.homes[&u.target].buffer).collect();
         let mut outputs = Vec::new();
+        let is_replaced = |buffer| replaced.contains(&buffer);
         for (name, v) in &program.outputs {
-            outputs.push(self.output(&mut scope, &mut units, name, *v, &replaced));
+            outputs.push(self.output(&mut scope, &mut units, name, *v, is_replaced));
         }
-        let objective = program.objective.map(|v| self.output(&mut scope, &mut units, "objective", v, &replaced));
+        let objective = program.objective.map(|v| self.output(&mut scope, &mut units, "objective", v, is_replaced));
         let mut updates = Vec::new();
+        let by_buffer = |list: &[Port]| -> HashMap<BufferId, usize> {
+            list.iter().enumerate().map(|(i, port)| (port.spans[0].access.buffer, i)).collect()
+        };
+        let (parameter_of, input_of) = (by_buffer(&parameters), by_buffer(&inputs));
         for u in &program.updates {
             // What is updated in place, or with itself, is there already.
             let own = scope.homes[&u.target].buffer;
-            let others = replaced.iter().copied().filter(|&buffer| buffer != own).collect::<Vec<_>>();
-            let value = self.output(&mut scope, &mut units, "update", u.value, &others);
-            let ports = |list: &[Port], v: Value| {
-                let home = scope.homes[&v];
-                list.iter().position(|p| p.spans[0].access.buffer == home.buffer)
-            };
-            let (index, parameter) = match ports(&parameters, u.target) {
-                Some(i) => (i, true),
-                None => (ports(&inputs, u.target).expect("updates target parameters or inputs"), false),
+            let of_others = |buffer| buffer != own && replaced.contains(&buffer);
+            let value = self.output(&mut scope, &mut units, "update", u.value, of_others);
+            let (index, parameter) = match parameter_of.get(&own) {
+                Some(&i) => (i, true),
+                None => (input_of[&own], false),
             };
             let own = if parameter { &parameters[index] } else { &inputs[index] };
             if own.spans != value.spans {
@@ -179,7 +180,7 @@ impl Builder {
             }
         }
         sums::take_products(&mut units, &mut self.buffers);
-        sums::join_products(&mut units);
+        sums::join_products(&mut units, &self.buffers);
         Plan {
             name: program.name.clone(),
             target: self.target,
@@ -197,14 +198,14 @@ impl Builder {
         }
     }
 
-    /// A value that is read when the run is over, and what is in these buffers has been replaced.
+    /// A value that is read when the run is over, and what is in some buffers has been replaced.
     fn output(
         &mut self,
         scope: &mut Scope,
         units: &mut Vec<Unit>,
         name: &str,
         v: Value,
-        replaced: &[BufferId],
+        is_replaced: impl Fn(BufferId) -> bool,
     ) -> Port {
         let ty = scope.ty(v).clone();
         let view = scope.groups.view(v).clone();
@@ -212,7 +213,7 @@ impl Builder {
         let known = scope.homes.get(&view.base).copied();
         let same_extent = scope.ty(view.base).extent == ty.extent;
         if let (Some(home), true, true) = (known, dense, same_extent)
-            && !replaced.contains(&home.buffer)
+            && !is_replaced(home.buffer)
         {
             self.keep(home.buffer, Keep::Output);
             return port(name, Home { offset: home.offset + view.offset, ..home }, &ty);
@@ -252,23 +253,29 @@ impl Builder {
 
     /// Gives updated values the memory of what they update, where nothing reads the old value any more by then.
     fn update_in_place(&mut self, program: &Program, scope: &mut Scope) {
-        let wanted: Vec<Value> = program.outputs.iter().map(|(_, v)| *v).chain(program.objective).collect();
+        let wanted: HashSet<Value> = program.outputs.iter().map(|(_, v)| *v).chain(program.objective).collect();
+        let groups = &scope.groups;
+        // Bases of what is read when the run is over, and how many updates there are to each value.
+        let updated = program.updates.iter().map(|u| u.value);
+        let seen: HashSet<Value> = wanted.iter().copied().chain(updated.clone()).map(|v| groups.view(v).base).collect();
+        let mut times: HashMap<Value, usize> = HashMap::new();
+        updated.for_each(|v| *times.entry(v).or_default() += 1);
         for u in &program.updates {
             let groups = &scope.groups;
             let base = groups.view(u.value).base;
             let simple = base == u.value && groups.class[base.index()] == Class::Pointwise;
             let Some(own) = groups.group_of[base.index()] else { continue };
-            let once = program.updates.iter().filter(|o| o.value == u.value).count() == 1;
+            let once = times[&u.value] == 1;
             let n = groups.graph.ty(base).shape.len();
             // Within its own kernel what reads the old value must be on the way to the new one: anything else may come later.
-            let leads_there = groups.graph.reachable([base]);
+            let leads_there = groups.needed_within_group(base);
             let outlived = groups.readers[u.target.index()].iter().all(|&(reader, i)| {
                 let at = groups.group_of[reader.index()];
                 let operand = groups.graph.operands(reader)[i];
                 let flat = groups.view(operand).is_dense(&groups.graph.ty(operand).shape)
                     && groups.graph.ty(operand).shape.len() == n
                     && groups.class[reader.index()] == Class::Pointwise;
-                at.is_some_and(|at| at < own || (at == own && flat && leads_there[reader.index()]))
+                at.is_some_and(|at| at < own || (at == own && flat && leads_there.contains(&reader)))
             });
             let is_flat = groups.groups[own]
                 .members
@@ -278,9 +285,8 @@ impl Builder {
             let packed = groups.readers[base.index()]
                 .iter()
                 .any(|&(reader, _)| groups.class[reader.index()] != Class::Pointwise);
-            let seen = wanted.iter().any(|&w| groups.view(w).base == u.target)
-                || program.updates.iter().any(|o| groups.view(o.value).base == u.target);
-            if simple && once && outlived && is_flat && !packed && !seen && !wanted.contains(&u.value) {
+            let kept = seen.contains(&u.target) || wanted.contains(&u.value);
+            if simple && once && outlived && is_flat && !packed && !kept {
                 let home = scope.homes[&u.target];
                 scope.homes.insert(base, home);
             }
@@ -339,7 +345,7 @@ impl Builder {
             if matches!(graph.op(v), Op::Concat(0)) {
                 let mut offset = home.offset;
                 for (i, &part) in graph.operands(v).iter().enumerate() {
-                    let in_place = scope.groups.is_written_in_place(v, i, self.target.pad());
+                    let in_place = scope.groups.is_written_in_place(v, (i, offset - home.offset), self.target.pad());
                     if in_place && !scope.homes.contains_key(&part) {
                         scope.homes.insert(part, Home { offset, ..home });
                     }

@@ -6,7 +6,7 @@
 //! reductions along features live in row groups, everything else is a group of its own. Then what only a later
 //! group reads sinks into it, so that it never reaches memory.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::ir::op::Op;
 use crate::ir::types::{Extent, Shape};
@@ -14,6 +14,15 @@ use crate::ir::{Graph, Value};
 
 /// Values of one group that products may add to, so that kernels stay of a size.
 const MEMBERS: usize = 64;
+
+/// Values of one group. Much of what is done with a kernel, above all the choice of registers, takes more than twice the
+/// time for twice the nodes: a chain of 10,000 functions takes 9 ms a kernel of 64 nodes to generate code for, 30 of 128, 160
+/// of 256 and 900 of 512. No kernel of the library's cells comes near.
+const LARGEST: usize = 128;
+
+/// Values of one group that what has no part in it may add to: the rest is for what goes on from there, so that the update
+/// of one parameter among many is not cut in two.
+const SHARED: usize = LARGEST / 2;
 
 /// A value as a view of another: feature (i₀, ..) of the value is feature `offset + Σ iₖ·strides[k]` of the base.
 #[derive(Clone, Debug)]
@@ -76,7 +85,7 @@ pub enum Class {
     Scan,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Products with pointwise work over the same n features.
     Tile { n: usize },
@@ -181,6 +190,39 @@ fn attempt<'a>(
     this
 }
 
+/// Groups that have room, by what they are, so that nobody need go through all of them.
+#[derive(Default)]
+struct Places {
+    /// Those with fewer values than [`MEMBERS`], and with fewer than [`SHARED`].
+    by_room: [HashMap<(Kind, Extent), BTreeSet<usize>>; 2],
+}
+
+impl Places {
+    const ROOM: [usize; 2] = [MEMBERS, SHARED];
+
+    /// A group has so many values now.
+    fn update(&mut self, group: &Group, index: usize) {
+        for (places, room) in self.by_room.iter_mut().zip(Places::ROOM) {
+            let of_kind = places.entry((group.kind, group.extent)).or_default();
+            if group.members.len() < room {
+                of_kind.insert(index);
+            } else {
+                of_kind.remove(&index);
+            }
+        }
+    }
+
+    /// The first group of a kind from a place on that a product may add to.
+    fn for_product(&self, kind: Kind, extent: Extent, from: usize) -> Option<usize> {
+        self.by_room[0].get(&(kind, extent))?.range(from..).next().copied()
+    }
+
+    /// The first that anything else may add to.
+    fn first(&self, kind: Kind, extent: Extent, from: usize) -> Option<usize> {
+        self.by_room[1].get(&(kind, extent))?.range(from..).next().copied()
+    }
+}
+
 impl Grouping<'_> {
     /// All products that are computed.
     pub fn products(&self) -> impl Iterator<Item = Value> + '_ {
@@ -204,6 +246,18 @@ impl Grouping<'_> {
     pub fn needs_memory(&self, v: Value) -> bool {
         let own = self.group_of[v.index()];
         self.wanted.contains(&v) || self.readers[v.index()].iter().any(|(user, _)| self.group_of[user.index()] != own)
+    }
+
+    /// What a value is computed from in its own group, itself included. Groups run one after another, so nothing leads from
+    /// a group through another one and back.
+    pub fn needed_within_group(&self, v: Value) -> HashSet<Value> {
+        let own = self.group_of[v.index()];
+        let (mut needed, mut open) = (HashSet::from([v]), vec![v]);
+        while let Some(v) = open.pop() {
+            let bases = self.graph.operands(v).iter().map(|&o| self.view(o).base);
+            open.extend(bases.filter(|base| self.group_of[base.index()] == own && needed.insert(*base)));
+        }
+        needed
     }
 
     /// Does a reader take any strides in this operand, or must features lie one behind another?
@@ -309,7 +363,12 @@ impl Grouping<'_> {
     /// Whether the kernels of a concat's parts can write them right into it.
     pub fn is_written_whole(&self, concat: Value, pad: usize) -> bool {
         let parts = self.graph.operands(concat);
-        (0..parts.len()).all(|i| self.is_written_in_place(concat, i, pad))
+        let mut before = 0;
+        (0..parts.len()).all(|i| {
+            let start = before;
+            before += self.graph.ty(parts[i]).shape.len();
+            self.is_written_in_place(concat, (i, start), pad)
+        })
     }
 
     /// The first element of a value within a concat along the first axis that it can be computed in, as one of its parts.
@@ -320,21 +379,20 @@ impl Grouping<'_> {
         let parts = self.graph.operands(concat);
         let i = parts.iter().position(|&p| p == part)?;
         let before = parts[..i].iter().map(|&p| self.graph.ty(p).shape.len()).sum();
-        self.can_be_written_in_place(concat, i, pad).then_some(before)
+        self.can_be_written_in_place(concat, (i, before), pad).then_some(before)
     }
 
-    /// Whether part `i` of a concat along the first axis is computed where it stands: it can be, and is not wanted
-    /// elsewhere.
-    pub fn is_written_in_place(&self, concat: Value, i: usize, pad: usize) -> bool {
-        !self.wanted.contains(&self.graph.operands(concat)[i]) && self.can_be_written_in_place(concat, i, pad)
+    /// Whether a part of a concat along the first axis, by number and first element, is computed where it stands: it can
+    /// be, and is not wanted elsewhere.
+    pub fn is_written_in_place(&self, concat: Value, part: (usize, usize), pad: usize) -> bool {
+        !self.wanted.contains(&self.graph.operands(concat)[part.0]) && self.can_be_written_in_place(concat, part, pad)
     }
 
     /// What kernels write ends on whole pads; sums over rows write exactly their elements.
-    fn can_be_written_in_place(&self, concat: Value, i: usize, pad: usize) -> bool {
+    fn can_be_written_in_place(&self, concat: Value, (i, before): (usize, usize), pad: usize) -> bool {
         let parts = self.graph.operands(concat);
         let part = parts[i];
         let len = |v: Value| self.graph.ty(v).shape.len();
-        let before: usize = parts[..i].iter().map(|&p| len(p)).sum();
         let exact = matches!(self.graph.op(part), Op::DotTn | Op::SumRows(_) | Op::ScatterAdd(_));
         let padded = before.is_multiple_of(pad) && (len(part).is_multiple_of(pad) || i + 1 == parts.len());
         let made = match self.class[part.index()] {
@@ -386,40 +444,52 @@ impl Grouping<'_> {
     }
 
     fn form_groups(&mut self) {
+        let mut places = Places::default();
         for v in self.graph.values() {
             if !self.live[v.index()] {
                 continue;
             }
             let extent = self.graph.ty(v).extent;
             let n = self.graph.ty(v).shape.len();
-            // The latest group that makes an operand, and the first in which all operands are at hand.
+            // The latest group that makes an operand, and the first in which all operands are at hand. No group behind these
+            // makes an operand, so all of a kind there are alike.
             let after = self.operand_groups(v).map(|(g, _)| g).max();
             let at_hand = self.operand_groups(v).map(|(g, done)| g + usize::from(done)).max().unwrap_or(0);
-            let place = match self.class[v.index()] {
+            let has_room = |i: usize| self.groups[i].extent == extent && self.groups[i].members.len() < LARGEST;
+            let own = after.filter(|&i| i == at_hand && has_room(i));
+            let behind = at_hand + usize::from(own.is_some());
+            let (place, kind) = match self.class[v.index()] {
                 Class::Given | Class::View | Class::Parts => continue,
-                Class::Alone => self.open(Kind::Alone, extent),
-                Class::Scan => self.open(Kind::Scan, extent),
+                Class::Alone => (None, Kind::Alone),
+                Class::Scan => (None, Kind::Scan),
                 Class::Product => {
-                    let unit = self.unit[v.index()];
-                    let first = after.map_or(0, |g| g + 1);
-                    let kind = Kind::Tile { n: unit };
-                    self.find(first, |_, g| g.kind == kind && g.extent == extent && g.members.len() < MEMBERS)
-                        .unwrap_or_else(|| self.open(kind, extent))
+                    let kind = Kind::Tile { n: self.unit[v.index()] };
+                    (places.for_product(kind, extent, after.map_or(0, |g| g + 1)), kind)
                 }
-                Class::Pointwise => self
-                    .find(at_hand, |i, g| g.extent == extent && self.welcomes(i, g, v, n, after))
-                    .unwrap_or_else(|| self.open(Kind::Row { n }, extent)),
+                Class::Pointwise => {
+                    let own = own.filter(|&i| self.welcomes(i, &self.groups[i], v, n, after));
+                    let (row, tile) = (Kind::Row { n }, Kind::Tile { n });
+                    let fits_tile = self.fits_tile(usize::MAX, v, n);
+                    let tile = if fits_tile { places.first(tile, extent, behind) } else { None };
+                    let others = || places.first(row, extent, behind).into_iter().chain(tile).min();
+                    (own.or_else(others), row)
+                }
                 Class::Reduce => {
                     let n = self.graph.ty(self.graph.operands(v)[0]).shape.len();
-                    self.find(at_hand, |i, g| {
-                        g.extent == extent
-                            && matches!(g.kind, Kind::Row { n: own } if own == n || after == Some(i))
-                            && self.may_join(i, g, v, n)
-                    })
-                    .unwrap_or_else(|| self.open(Kind::Row { n }, extent))
+                    let own = own.filter(|&i| {
+                        let is_row = matches!(self.groups[i].kind, Kind::Row { .. });
+                        is_row && self.may_join(i, &self.groups[i], v, n)
+                    });
+                    let kind = Kind::Row { n };
+                    (own.or_else(|| places.first(kind, extent, behind)), kind)
                 }
             };
+            let place = place.unwrap_or_else(|| {
+                self.groups.push(Group { kind, extent, members: Vec::new() });
+                self.groups.len() - 1
+            });
             self.groups[place].members.push(v);
+            places.update(&self.groups[place], place);
             self.group_of[v.index()] = Some(place);
         }
     }
@@ -442,15 +512,6 @@ impl Grouping<'_> {
             };
             self.group_of[behind.index()].map(|g| (g, behind != base))
         })
-    }
-
-    fn open(&mut self, kind: Kind, extent: Extent) -> usize {
-        self.groups.push(Group { kind, extent, members: Vec::new() });
-        self.groups.len() - 1
-    }
-
-    fn find(&self, first: usize, fits: impl Fn(usize, &Group) -> bool) -> Option<usize> {
-        (first..self.groups.len()).find(|&i| fits(i, &self.groups[i]))
     }
 
     /// Whether pointwise node `v` may join group `i`.
@@ -507,9 +568,18 @@ impl Grouping<'_> {
             if target == own || self.groups[target].extent != self.graph.ty(v).extent {
                 continue;
             }
+            // Of what is read elsewhere, too, nothing need be looked at.
+            let only_there =
+                self.readers[v.index()].iter().all(|&(user, _)| self.group_of[user.index()] == Some(target));
+            if self.wanted.contains(&v) || !only_there {
+                continue;
+            }
+            let room = match self.groups[target].kind {
+                Kind::Tile { .. } => MEMBERS,
+                _ => LARGEST,
+            };
             let fits = |moved: &Vec<Value>| {
-                let products = matches!(self.groups[target].kind, Kind::Tile { .. });
-                (!products || self.groups[target].members.len() + moved.len() <= MEMBERS)
+                self.groups[target].members.len() + moved.len() <= room
                     && moved.iter().all(|&m| self.can_sink(m, moved, target))
             };
             // With all that it needs; or with that of it which is not in memory anyway.
@@ -528,12 +598,13 @@ impl Grouping<'_> {
     /// A value and all of its own group that it is computed from; or only as far as what is stored for others.
     fn needed_of_own_group(&self, v: Value, own: usize, up_to_stored: bool) -> Vec<Value> {
         let mut needed = vec![v];
+        let mut seen = HashSet::from([v]);
         let mut next = 0;
         while next < needed.len() {
             for &o in self.graph.operands(needed[next]) {
                 let base = self.view(o).base;
                 let stored = up_to_stored && self.needs_memory(base);
-                if self.group_of[base.index()] == Some(own) && !stored && !needed.contains(&base) {
+                if self.group_of[base.index()] == Some(own) && !stored && seen.insert(base) {
                     needed.push(base);
                 }
             }

@@ -13,7 +13,10 @@
 //! values of its first segment are those that the way forth has left. All else that a sweep names is alive all through
 //! the way that names it.
 
-use super::{At, BufferId, Keep, Loop, Plan, Slot, Unit};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet};
+
+use super::{At, BufferId, Keep, Loop, Plan, Rows, Slot, Unit};
 
 /// From the first to the last position at which something is in use.
 #[derive(Clone, Copy)]
@@ -23,28 +26,61 @@ struct Life {
 }
 
 impl Life {
-    fn meets(self, other: Life) -> bool {
-        self.first <= other.last && self.last >= other.first
-    }
-
     fn extend(&mut self, other: Life) {
         self.first = self.first.min(other.first);
         self.last = self.last.max(other.last);
     }
 }
 
-/// A slot in the making, with the life and the bytes of a row of each of its buffers.
+/// A slot in the making, with the life and the bytes of a row of each of its buffers, in the order of their lives, none of
+/// which meet.
 struct Shared {
     slot: Slot,
     tenants: Vec<(Life, usize)>,
 }
 
+/// Slots that nobody lives in at present, found by the size of their rows.
+#[derive(Default)]
+struct Free {
+    /// (bytes of a row, slot), of each kind of rows.
+    slots: BTreeMap<Rows, BTreeSet<(usize, usize)>>,
+}
+
+impl Free {
+    /// What kinds of rows that can share a slot have in common.
+    fn kind(rows: Rows) -> Rows {
+        match rows {
+            Rows::Time(axis) => Rows::History(axis),
+            Rows::Segment(axis) => Rows::SegmentHistory(axis),
+            other => other,
+        }
+    }
+
+    fn add(&mut self, s: usize, slot: &Slot) {
+        self.slots.entry(Free::kind(slot.rows)).or_default().insert((slot.row_bytes, s));
+    }
+
+    /// Takes the slot that wastes or grows least, of equals the first, among those that fit.
+    fn take(&mut self, rows: Rows, row_bytes: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
+        let of_kind = self.slots.get_mut(&Free::kind(rows))?;
+        let below = of_kind.range(..(row_bytes, 0)).rev().find(|(_, s)| fits(*s)).copied();
+        let above = of_kind.range((row_bytes, 0)..).find(|(_, s)| fits(*s)).copied();
+        // Of those with rows as wide as the widest below, the first.
+        let below = below
+            .and_then(|(bytes, _)| of_kind.range((bytes, 0)..=(bytes, usize::MAX)).find(|(_, s)| fits(*s)).copied());
+        let best = [below, above].into_iter().flatten().min_by_key(|(bytes, s)| (bytes.abs_diff(row_bytes), *s))?;
+        of_kind.remove(&best);
+        Some(best.1)
+    }
+}
+
 /// Gives every buffer its slot.
 pub fn assign(plan: &mut Plan) {
     let (lives, loops) = lives(plan);
-    // In the same loop, that is; a life ends where the loop ends at the latest, or goes on through all of it.
-    let together = |a: Life, b: Life| loops.iter().any(|&l| a.meets(l) && b.meets(l));
     let mut slots: Vec<Shared> = Vec::new();
+    let mut free = Free::default();
+    // Slots that somebody lives in, the first to be left on top.
+    let mut taken: BinaryHeap<Reverse<(usize, usize)>> = BinaryHeap::new();
     let mut order: Vec<usize> = (0..plan.buffers.len()).collect();
     order.sort_by_key(|&b| lives[b].first);
     for b in order {
@@ -52,19 +88,28 @@ pub fn assign(plan: &mut Plan) {
         let size = if buffer.integer { 4 } else { plan.target.float_size };
         let row_bytes = buffer.stride * size;
         let life = lives[b];
-        let fits = |shared: &Shared| {
-            let free = |&(t, bytes): &(Life, usize)| !life.meets(t) && (bytes == row_bytes || !together(life, t));
-            shared.slot.rows.join(buffer.rows).is_some() && shared.tenants.iter().all(free)
+        while let Some(&Reverse((last, s))) = taken.peek()
+            && last < life.first
+        {
+            taken.pop();
+            free.add(s, &slots[s].slot);
+        }
+        // In the same loop only rows of equal width share a slot. Loops lie one behind another, so only one of them can
+        // reach from a life that is over into this one.
+        let at = loops.partition_point(|l| l.last < life.first);
+        let around = loops.get(at).filter(|l| l.first < life.first);
+        let fits = |s: usize| {
+            let in_loop = |t: &&(Life, usize)| around.is_some_and(|l| t.0.last >= l.first);
+            slots[s].tenants.iter().rev().take_while(in_loop).all(|&(_, bytes)| bytes == row_bytes)
         };
-        // Of the slots that are free, the one that wastes or grows least.
-        let waste = |&s: &usize| slots[s].slot.row_bytes.abs_diff(row_bytes);
-        let s = (0..slots.len()).filter(|&s| fits(&slots[s])).min_by_key(waste).unwrap_or(slots.len());
+        let s = free.take(buffer.rows, row_bytes, fits).unwrap_or(slots.len());
         if s == slots.len() {
             slots.push(Shared { slot: Slot { rows: buffer.rows, row_bytes: 0 }, tenants: Vec::new() });
         }
         let slot = &mut slots[s].slot;
         *slot = Slot { rows: slot.rows.join(buffer.rows).expect("it fits"), row_bytes: slot.row_bytes.max(row_bytes) };
         slots[s].tenants.push((life, row_bytes));
+        taken.push(Reverse((life.last, s)));
         plan.buffers[b].slot = s;
     }
     plan.slots = slots.into_iter().map(|shared| shared.slot).collect();
@@ -179,7 +224,7 @@ impl Walk<'_> {
 /// What a loop names: the stage, if it is a temporary of the step.
 fn uses(l: &Loop) -> Vec<(BufferId, Option<usize>)> {
     let mut uses = Vec::new();
-    let mut written: Vec<BufferId> = Vec::new();
+    let mut written: HashSet<BufferId> = HashSet::new();
     for (i, stage) in l.stages.iter().enumerate() {
         for access in &stage.reads {
             uses.push((access.buffer, written.contains(&access.buffer).then_some(i)));
@@ -187,7 +232,7 @@ fn uses(l: &Loop) -> Vec<(BufferId, Option<usize>)> {
         for access in &stage.writes {
             let local = matches!(access.at, At::Row(0) | At::Shared);
             uses.push((access.buffer, local.then_some(i)));
-            written.push(access.buffer);
+            written.insert(access.buffer);
         }
     }
     uses

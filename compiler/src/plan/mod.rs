@@ -46,6 +46,8 @@ pub use kernel::{Kernel, KernelNode, KernelOp, Product, Read, Source, Start, Til
 
 pub use verify::PlanError;
 
+use std::collections::HashSet;
+
 use crate::ir::Sizes;
 use crate::ir::sizes::{plus, times, total};
 use crate::ir::types::{Axis, Extent};
@@ -623,7 +625,7 @@ impl Plan {
 
     /// Whether some stage writes a parameter where it stands.
     pub fn writes_parameters(&self) -> bool {
-        let held: Vec<BufferId> = self.parameters.iter().map(|p| p.spans[0].access.buffer).collect();
+        let held: HashSet<BufferId> = self.parameters.iter().map(|p| p.spans[0].access.buffer).collect();
         self.stages().any(|(s, _)| s.writes.iter().any(|w| held.contains(&w.buffer)))
     }
 }

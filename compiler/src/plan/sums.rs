@@ -10,24 +10,99 @@
 //!
 //! Before: a plan's units without sweeps. After: the same sums, of fewer stages; what held the products has one row.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
 use super::kernel::{KernelNode, KernelOp, Source};
 use super::sweep::apart::part;
 use super::{Access, At, Buffer, BufferId, Domain, Keep, Kernel, Rows, Span, Stage, Unit, Work};
 use crate::ir::Binary;
 
+/// Which units read and write each buffer, kept while units change: every question below is about one buffer, and is
+/// answered without going through all units.
+struct Index {
+    /// By buffer, how many stages read it.
+    readers: Vec<usize>,
+    /// By buffer, the units that write it, with how many of their stages do.
+    writers: Vec<BTreeMap<usize, usize>>,
+    /// By buffer, the units that read or write it, with how often.
+    users: Vec<BTreeMap<usize, usize>>,
+}
+
+impl Index {
+    fn new(units: &[Unit], buffers: usize) -> Index {
+        let empty = || vec![BTreeMap::new(); buffers];
+        let mut index = Index { readers: vec![0; buffers], writers: empty(), users: empty() };
+        for (u, unit) in units.iter().enumerate() {
+            stages(unit).iter().for_each(|stage| index.add(u, stage));
+        }
+        index
+    }
+
+    /// Buffers of a list of accesses, each once.
+    fn buffers(accesses: &[Access]) -> BTreeSet<usize> {
+        accesses.iter().map(|access| access.buffer.0).collect()
+    }
+
+    /// A stage that unit `u` has from now on.
+    fn add(&mut self, u: usize, stage: &Stage) {
+        for b in Index::buffers(&stage.reads) {
+            self.readers[b] += 1;
+            *self.users[b].entry(u).or_default() += 1;
+        }
+        for b in Index::buffers(&stage.writes) {
+            *self.writers[b].entry(u).or_default() += 1;
+            *self.users[b].entry(u).or_default() += 1;
+        }
+    }
+
+    /// A stage that it has no longer.
+    fn remove(&mut self, u: usize, stage: &Stage) {
+        fn less(map: &mut BTreeMap<usize, usize>, u: usize) {
+            let count = map.get_mut(&u).expect("it was counted");
+            *count -= 1;
+            if *count == 0 {
+                map.remove(&u);
+            }
+        }
+        for b in Index::buffers(&stage.reads) {
+            self.readers[b] -= 1;
+            less(&mut self.users[b], u);
+        }
+        for b in Index::buffers(&stage.writes) {
+            less(&mut self.writers[b], u);
+            less(&mut self.users[b], u);
+        }
+    }
+
+    /// Whether some unit between two others, neither of them, writes a buffer.
+    fn is_written_between(&self, buffer: BufferId, a: usize, b: usize) -> bool {
+        self.writers[buffer.0].range(a.min(b) + 1..a.max(b)).next().is_some()
+    }
+
+    /// Or reads it.
+    fn is_used_between(&self, buffer: BufferId, a: usize, b: usize) -> bool {
+        self.users[buffer.0].range(a.min(b) + 1..a.max(b)).next().is_some()
+    }
+}
+
 /// Lets sums over rows take products apart.
 pub fn take_products(units: &mut Vec<Unit>, buffers: &mut [Buffer]) {
+    let mut index = Index::new(units, buffers.len());
     for s in (0..units.len()).rev() {
-        let Some((k, node, factors)) = product_of(units, buffers, s) else { continue };
+        let Some((k, node, factors)) = product_of(units, &index, buffers, s) else { continue };
         let (Unit::Stage(sum), [a, b]) = (&mut units[s], factors) else { unreachable!("a stage") };
+        index.remove(s, sum);
         let Work::ReduceRows { from, times, .. } = &mut sum.work else { unreachable!("a sum") };
         let products = &mut buffers[from.access.buffer.0];
         (products.rows, products.stride) = (Rows::One, 1);
         (*from, *times) = (a, Some(b));
         sum.reads = vec![a.access, b.access];
+        index.add(s, sum);
         let Unit::Stage(stage) = &units[k] else { unreachable!("a stage") };
         let kernel = kernel_of(&units[k]).expect("it makes the product");
         let rest = part(stage, kernel, buffers, |i| i != node);
+        index.remove(k, stage);
+        index.add(k, &rest);
         units[k] = Unit::Stage(rest);
     }
     units.retain(|unit| {
@@ -38,43 +113,50 @@ pub fn take_products(units: &mut Vec<Unit>, buffers: &mut [Buffer]) {
 }
 
 /// Lets products over rows sum their right rows, where a stage of its own does.
-pub fn join_products(units: &mut Vec<Unit>) {
-    let mut s = 0;
-    while s < units.len() {
-        let Some((p, into)) = product_beside(units, s) else {
-            s += 1;
-            continue;
+pub fn join_products(units: &mut Vec<Unit>, buffers: &[Buffer]) {
+    let mut index = Index::new(units, buffers.len());
+    // The products that may sum their right rows, by what these are, in order.
+    let mut products: HashMap<Span, Vec<usize>> = HashMap::new();
+    for (p, unit) in units.iter().enumerate() {
+        if let Unit::Stage(Stage { work: Work::ReduceProduct { b, pairs: 1, sums: None, .. }, .. }) = unit {
+            products.entry(*b).or_default().push(p);
+        }
+    }
+    let mut joined = vec![false; units.len()];
+    for s in 0..units.len() {
+        let Some((from, into)) = sum_of_rows(&units[s]) else { continue };
+        let Some(beside) = products.get_mut(&from) else { continue };
+        let fits = |p: usize| {
+            let (Unit::Stage(product), Unit::Stage(sum)) = (&units[p], &units[s]) else { unreachable!("stages") };
+            product.domain == sum.domain
+                && !index.is_written_between(from.access.buffer, s, p)
+                && !index.is_used_between(into.access.buffer, s, p)
         };
-        let Unit::Stage(sum) = units.remove(s) else { unreachable!("a stage") };
-        let Unit::Stage(product) = &mut units[if p < s { p } else { p - 1 }] else { unreachable!("a stage") };
+        let Some(at) = beside.iter().position(|&p| fits(p)) else { continue };
+        let p = beside.remove(at);
+        joined[s] = true;
+        let Unit::Stage(sum) = units[s].clone() else { unreachable!("a stage") };
+        index.remove(s, &sum);
+        let Unit::Stage(product) = &mut units[p] else { unreachable!("a stage") };
+        index.remove(p, product);
         let Work::ReduceProduct { sums, .. } = &mut product.work else { unreachable!("a product") };
         *sums = Some(into);
         product.writes.push(into.access);
         product.name = format!("{} {}", product.name, sum.name);
+        index.add(p, product);
     }
+    let mut joined = joined.into_iter();
+    units.retain(|_| !joined.next().expect("one for each"));
 }
 
-/// If unit `s` sums the rows that a product over rows has on its right, and may as well be done there: that product, and
-/// where the sum goes.
-fn product_beside(units: &[Unit], s: usize) -> Option<(usize, Span)> {
-    let Unit::Stage(sum) = &units[s] else { return None };
-    let Work::ReduceRows { from, times: None, into } = &sum.work else { return None };
-    if into.access.at != At::Shared {
-        return None;
+/// What a unit sums over its rows and where to, if it is a sum of rows alone to one row.
+fn sum_of_rows(unit: &Unit) -> Option<(Span, Span)> {
+    match unit {
+        Unit::Stage(Stage { work: Work::ReduceRows { from, times: None, into }, .. }) => {
+            (into.access.at == At::Shared).then_some((*from, *into))
+        }
+        _ => None,
     }
-    let is_beside = |p: &usize| {
-        let Unit::Stage(product) = &units[*p] else { return false };
-        let Work::ReduceProduct { b, pairs: 1, sums: None, .. } = &product.work else { return false };
-        let between = &units[s.min(*p) + 1..s.max(*p)];
-        let is_free = between.iter().flat_map(stages).all(|stage| {
-            let touches = |list: &[Access], buffer: BufferId| list.iter().any(|access| access.buffer == buffer);
-            !touches(&stage.writes, from.access.buffer)
-                && !touches(&stage.writes, into.access.buffer)
-                && !touches(&stage.reads, into.access.buffer)
-        });
-        b == from && product.domain == sum.domain && is_free
-    };
-    (0..units.len()).find(is_beside).map(|p| (p, *into))
 }
 
 fn kernel_of(unit: &Unit) -> Option<&Kernel> {
@@ -93,17 +175,15 @@ fn stages(unit: &Unit) -> &[Stage] {
 }
 
 /// If unit `s` is a sum of products that can be taken apart: the unit that makes them, the node there, and the factors.
-fn product_of(units: &[Unit], buffers: &[Buffer], s: usize) -> Option<(usize, usize, [Span; 2])> {
+fn product_of(units: &[Unit], index: &Index, buffers: &[Buffer], s: usize) -> Option<(usize, usize, [Span; 2])> {
     let Unit::Stage(sum) = &units[s] else { return None };
     let Work::ReduceRows { from, times: None, into } = &sum.work else { return None };
     let products = from.access.buffer;
     let in_time = matches!(sum.domain, Domain::Time(_)) && into.access.at == At::Shared;
-    let touches = |list: &[Access], buffer: BufferId| list.iter().any(|access| access.buffer == buffer);
-    let readers = units.iter().flat_map(stages).filter(|stage| touches(&stage.reads, products)).count();
-    let writes = |unit: &Unit, buffer| stages(unit).iter().any(|stage| touches(&stage.writes, buffer));
-    let mut writers = (0..units.len()).filter(|&k| writes(&units[k], products));
+    let mut writers = index.writers[products.0].keys().copied();
     let (Some(k), None) = (writers.next(), writers.next()) else { return None };
-    if !in_time || readers != 1 || k >= s || buffers[products.0].keep != Keep::Run || buffers[products.0].integer {
+    let is_one_run = buffers[products.0].keep == Keep::Run && !buffers[products.0].integer;
+    if !in_time || index.readers[products.0] != 1 || k >= s || !is_one_run {
         return None;
     }
     let (Unit::Stage(stage), kernel) = (&units[k], kernel_of(&units[k])?) else { return None };
@@ -121,7 +201,7 @@ fn product_of(units: &[Unit], buffers: &[Buffer], s: usize) -> Option<(usize, us
         let Source::Memory(m) = read.source else { return None };
         let access = stage.reads[m];
         let by_row = matches!(access.at, At::Row(_)) && buffers[access.buffer.0].rows.axis().is_some();
-        let stays = units[k + 1..s].iter().all(|unit| !writes(unit, access.buffer));
+        let stays = !index.is_written_between(access.buffer, k, s);
         let flat = read.is_flat(&node.dims) && (!read.is_scalar() || node.len == 1);
         (by_row && stays && flat).then_some(Span { access, offset: read.offset, len: node.len })
     };

@@ -48,13 +48,21 @@ impl State {
         Some(Axis(known as u8))
     }
 
+    fn known_parameter(&self, name: &str) -> Option<&Parameter> {
+        self.declared.parameters.get(name).map(|&i| &self.program.parameters[i])
+    }
+
+    fn known_input(&self, name: &str) -> Option<&Input> {
+        self.declared.inputs.get(name).map(|&i| &self.program.inputs[i])
+    }
+
     /// The parameter of a name within the current scopes.
     pub fn parameter(&mut self, site: Site, name: &str, shape: Shape, init: Init, trained: bool) -> Option<Local> {
         if !self.check_name(site, name) || !self.check_shape(site, &shape) || !self.check_init(site, &shape, &init) {
             return None;
         }
         let name = join_name(&self.scopes, name);
-        if let Some(known) = self.program.parameter(&name).cloned() {
+        if let Some(known) = self.known_parameter(&name).cloned() {
             let node = self.program.graph.node(known.value);
             if node.ty.shape != shape || known.init != init || known.trained != trained {
                 let role = |trained| if trained { "" } else { "a statistic " };
@@ -65,7 +73,7 @@ impl State {
             }
             return Some(Local { frame: 0, value: known.value });
         }
-        if let Some(input) = self.program.input(&name) {
+        if let Some(input) = self.known_input(&name) {
             let first = Place(self.program.graph.node(input.value).location);
             self.fail(site, Kind::NameTaken { role: "a parameter", name, taken: "an input", first });
             return None;
@@ -73,6 +81,7 @@ impl State {
         self.program.graph.location = Some(site);
         let ty = Type::float(Extent::Shared, shape);
         let value = self.program.graph.leaf(Op::Parameter(name.clone()), ty);
+        self.declared.parameters.insert(name.clone(), self.program.parameters.len());
         self.program.parameters.push(Parameter { name, value, init, trained });
         Some(Local { frame: 0, value })
     }
@@ -92,7 +101,7 @@ impl State {
             return None;
         }
         let name = join_name(&self.scopes, name);
-        if let Some(known) = self.program.input(&name) {
+        if let Some(known) = self.known_input(&name) {
             let node = self.program.graph.node(known.value);
             if node.ty != ty {
                 let kind = Kind::InputChanged { name, first: node.ty.clone(), again: ty, place: Place(node.location) };
@@ -101,13 +110,14 @@ impl State {
             }
             return Some(Local { frame: 0, value: known.value });
         }
-        if let Some(parameter) = self.program.parameter(&name) {
+        if let Some(parameter) = self.known_parameter(&name) {
             let first = Place(self.program.graph.node(parameter.value).location);
             self.fail(site, Kind::NameTaken { role: "an input", name, taken: "a parameter", first });
             return None;
         }
         self.program.graph.location = Some(site);
         let value = self.program.graph.leaf(Op::Input(name.clone()), ty);
+        self.declared.inputs.insert(name.clone(), self.program.inputs.len());
         self.program.inputs.push(Input { name, value, bound: None });
         Some(Local { frame: 0, value })
     }

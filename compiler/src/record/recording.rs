@@ -6,6 +6,7 @@
 //! it may be an operand of it.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 
 use super::Site;
 use super::expr::{Expr, Operand, Typed, Value as Local};
@@ -29,11 +30,35 @@ pub(super) struct State {
     pub scans: Vec<Recorded>,
     /// How many faulty constructs we are in whose contents are not recorded.
     pub silent: usize,
+    pub declared: Declared,
     errors: Vec<RecordError>,
+}
+
+/// Where parameters and inputs are in a program's lists, by name.
+#[derive(Default)]
+pub(super) struct Declared {
+    pub parameters: HashMap<String, usize>,
+    pub inputs: HashMap<String, usize>,
+}
+
+impl Declared {
+    fn of(program: &Draft) -> Declared {
+        let parameters = program.parameters.iter().enumerate().map(|(i, p)| (p.name.clone(), i));
+        let inputs = program.inputs.iter().enumerate().map(|(i, input)| (input.name.clone(), i));
+        Declared { parameters: parameters.collect(), inputs: inputs.collect() }
+    }
 }
 impl Recording {
     pub fn new(program: Draft) -> Recording {
-        let state = State { program, scopes: Vec::new(), body: None, scans: Vec::new(), silent: 0, errors: Vec::new() };
+        let state = State {
+            declared: Declared::of(&program),
+            program,
+            scopes: Vec::new(),
+            body: None,
+            scans: Vec::new(),
+            silent: 0,
+            errors: Vec::new(),
+        };
         Recording { state: RefCell::new(state) }
     }
 

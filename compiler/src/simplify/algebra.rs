@@ -7,6 +7,7 @@
 //! A rule builds its result through [`emit`], so that what it builds is simplified in turn.
 
 use super::classes::is_rowwise;
+use super::pads::LongSums;
 use super::rebuild::{Numbered, Rewrite, Site, rewrite};
 use super::{constants, pads, views};
 use crate::ir::op::Eval;
@@ -20,11 +21,14 @@ pub fn algebra(program: &Program) -> Program {
 struct Algebra;
 
 impl Rewrite for Algebra {
-    type Facts = ();
-    fn facts(&self, _: &Graph, _: &[Value], _: Option<&Scan>) {}
+    type Facts = LongSums;
+    fn facts(&self, graph: &Graph, roots: &[Value], _: Option<&Scan>) -> LongSums {
+        LongSums::find(graph, roots)
+    }
 
-    fn node(&self, site: Site<()>, op: &Op, operands: &[Value]) -> Option<Value> {
-        rule(site.g, op, operands)
+    fn node(&self, site: Site<LongSums>, op: &Op, operands: &[Value]) -> Option<Value> {
+        let Site { g, old, value, map, facts } = site;
+        facts.node(g, old, value, operands, map).or_else(|| rule(g, op, operands))
     }
 }
 
@@ -45,7 +49,7 @@ pub fn type_of(g: &Numbered, op: &Op, x: &[Value]) -> Type {
 }
 
 /// The value with what a rule took away of its type put back.
-fn widened(g: &mut Numbered, v: Value, ty: &Type) -> Value {
+pub fn widened(g: &mut Numbered, v: Value, ty: &Type) -> Value {
     let mut v = v;
     if g.ty(v).shape != ty.shape {
         v = emit(g, Op::Reshape(Shape(vec![1; ty.shape.rank()])), &[v]);

@@ -1,5 +1,7 @@
 //! A scan under construction: leaves and results are added by what they read and give, each once.
 
+use rustc_hash::{FxHashMap, FxHashSet};
+
 use super::rebuild::{Numbered, Results, Used};
 use crate::ir::scan::Port;
 use crate::ir::{Carry, Op, Scan, Type, Value};
@@ -12,6 +14,21 @@ pub struct Body {
     captures: Vec<Value>,
     each: Vec<Value>,
     initial: Vec<Value>,
+    /// Positions by what is read or given, so that no list is gone through for each port.
+    known: Known,
+}
+
+/// Where ports are in their lists, by the outside or body value that they are for, and which names they have.
+#[derive(Default)]
+struct Known {
+    captures: FxHashMap<Value, usize>,
+    each: FxHashMap<Value, usize>,
+    yields: FxHashMap<Value, usize>,
+    sums: FxHashMap<Value, usize>,
+    /// The leaves of a body share one space of names.
+    leaf_names: Names,
+    yield_names: Names,
+    sum_names: Names,
 }
 
 impl Body {
@@ -23,31 +40,32 @@ impl Body {
             captures: Vec::new(),
             each: Vec::new(),
             initial: Vec::new(),
+            known: Known::default(),
         }
     }
 
     /// The leaf that reads an outside value at every step, made if there is none.
     pub fn capture(&mut self, name: &str, outside: Value, ty: &Type) -> Value {
-        let Some(i) = self.captures.iter().position(|&v| v == outside) else {
-            let leaf = self.g.leaf(Op::Capture(self.captures.len()), ty.clone());
-            self.captures.push(outside);
-            let name = self.unused(name);
-            self.scan.captures.push(Port { name, value: leaf });
-            return leaf;
-        };
-        self.scan.captures[i].value
+        if let Some(&i) = self.known.captures.get(&outside) {
+            return self.scan.captures[i].value;
+        }
+        let leaf = self.g.leaf(Op::Capture(self.captures.len()), ty.clone());
+        self.known.captures.insert(outside, self.captures.len());
+        self.captures.push(outside);
+        self.scan.captures.push(Port { name: self.known.leaf_names.unused(name), value: leaf });
+        leaf
     }
 
     /// The leaf that reads a sequence step by step, made if there is none.
     pub fn each(&mut self, name: &str, outside: Value, ty: &Type) -> Value {
-        let Some(i) = self.each.iter().position(|&v| v == outside) else {
-            let leaf = self.g.leaf(Op::Each(self.each.len()), ty.clone());
-            self.each.push(outside);
-            let name = self.unused(name);
-            self.scan.each.push(Port { name, value: leaf });
-            return leaf;
-        };
-        self.scan.each[i].value
+        if let Some(&i) = self.known.each.get(&outside) {
+            return self.scan.each[i].value;
+        }
+        let leaf = self.g.leaf(Op::Each(self.each.len()), ty.clone());
+        self.known.each.insert(outside, self.each.len());
+        self.each.push(outside);
+        self.scan.each.push(Port { name: self.known.leaf_names.unused(name), value: leaf });
+        leaf
     }
 
     /// A new state, which keeps its value until [`next`](Body::next) says otherwise.
@@ -65,27 +83,22 @@ impl Body {
 
     /// The yield of a body value, made if there is none.
     pub fn yielded(&mut self, name: &str, value: Value) -> usize {
-        if let Some(i) = self.scan.yields.iter().position(|p| p.value == value) {
+        if let Some(&i) = self.known.yields.get(&value) {
             return i;
         }
-        let name = unused_among(name, || self.scan.yields.iter());
-        self.scan.yields.push(Port { name, value });
+        self.known.yields.insert(value, self.scan.yields.len());
+        self.scan.yields.push(Port { name: self.known.yield_names.unused(name), value });
         self.scan.yields.len() - 1
     }
 
     /// The sum of a body value over the steps, made if there is none.
     pub fn total(&mut self, name: &str, value: Value) -> usize {
-        if let Some(i) = self.scan.sums.iter().position(|p| p.value == value) {
+        if let Some(&i) = self.known.sums.get(&value) {
             return i;
         }
-        let name = unused_among(name, || self.scan.sums.iter());
-        self.scan.sums.push(Port { name, value });
+        self.known.sums.insert(value, self.scan.sums.len());
+        self.scan.sums.push(Port { name: self.known.sum_names.unused(name), value });
         self.scan.sums.len() - 1
-    }
-
-    /// The name, with a number behind it if it is taken: the leaves of a body share one space of names.
-    fn unused(&self, name: &str) -> String {
-        unused_among(name, || self.scan.captures.iter().chain(&self.scan.each))
     }
 
     /// The same leaves as another scan, on these operands; returns them by the other body's values.
@@ -143,9 +156,26 @@ impl Body {
     }
 }
 
-/// The name, with a number behind it if a port has it.
-fn unused_among<'a, I: Iterator<Item = &'a Port>>(name: &str, ports: impl Fn() -> I) -> String {
-    let taken = |name: &str| ports().any(|p| p.name == name);
-    let numbered = || (1..).map(|i| format!("{name}_{i}")).find(|n| !taken(n)).expect("numbers do not end");
-    if taken(name) { numbered() } else { name.to_string() }
+/// Names of ports, each once.
+#[derive(Default)]
+struct Names {
+    taken: FxHashSet<String>,
+    /// By name, the first number that may be free behind it.
+    next: FxHashMap<String, usize>,
+}
+
+impl Names {
+    /// The name, with a number behind it if a port has it.
+    fn unused(&mut self, name: &str) -> String {
+        let mut own = name.to_string();
+        if self.taken.contains(name) {
+            let next = self.next.entry(own.clone()).or_insert(1);
+            while self.taken.contains(&own) {
+                own = format!("{name}_{next}");
+                *next += 1;
+            }
+        }
+        self.taken.insert(own.clone());
+        own
+    }
 }

@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
+use std::rc::Rc;
 
 use rustc_hash::{FxHashMap, FxHasher};
 
@@ -26,6 +27,8 @@ pub struct Numbered {
     /// Nodes by what makes them equal, as a number: op, operands, and the type of a constant. Who finds its number taken by
     /// another node looks at the next one.
     known: FxHashMap<u64, Value>,
+    /// Where each part of a concatenation ends, of those that were asked for: one may be sliced as often as it has parts.
+    ends: FxHashMap<Value, Rc<[usize]>>,
 }
 
 impl Deref for Numbered {
@@ -156,6 +159,21 @@ impl Numbered {
         }
         let each = self.add(Op::RowCount(narrow), &[]);
         self.add(Op::Binary(Binary::Div), &[count, each])
+    }
+
+    /// Where each part of a concatenation ends along its axis.
+    pub fn ends_of_parts(&mut self, concat: Value) -> Rc<[usize]> {
+        if let Some(ends) = self.ends.get(&concat) {
+            return ends.clone();
+        }
+        let &Op::Concat(axis) = self.op(concat) else { panic!("only a concatenation has parts") };
+        let ends = self.operands(concat).iter().scan(0, |end, &part| {
+            *end += self.ty(part).shape.0[axis];
+            Some(*end)
+        });
+        let ends: Rc<[usize]> = ends.collect();
+        self.ends.insert(concat, ends.clone());
+        ends
     }
 
     /// The number of a constant.

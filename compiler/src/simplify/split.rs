@@ -6,9 +6,10 @@
 //! `dot.tn` and on the left of `dot.nt` stays: there it is the gates side by side, which is one wide product.
 
 use super::algebra::{binary, emit, is_zero};
+use super::pads;
 use super::rebuild::{Numbered, Rewrite, Site, rewrite};
 use super::slices::{Range, requests};
-use crate::ir::{Binary, Graph, Op, Program, Scan, Value};
+use crate::ir::{Binary, Graph, Op, Program, Scan, Shape, Value};
 
 /// Splits products whose left side is a concatenation.
 pub fn split_products(program: &Program) -> Program {
@@ -94,17 +95,14 @@ fn dot_tn(g: &mut Numbered, x: Value, y: Value) -> Option<Value> {
         if g.ty(part).extent.join(g.ty(other).extent) == Some(rows) { part } else { emit(g, Op::Expand(rows), &[part]) }
     };
     if let Some(parts) = parts(g, x) {
-        let n = g.ty(x).shape.last();
-        let mut blocks: Option<Value> = None;
+        let mut blocks = Vec::new();
         for (before, part) in parts {
             let part = whole_rows(g, part, y);
             let block = emit(g, Op::DotTn, &[part, y]);
-            let after = n - before - g.ty(part).shape.last();
-            let block = emit(g, Op::Pad { axis: 0, before, after }, &[block]);
-            // Disjoint pads add up to a concatenation.
-            blocks = Some(blocks.map_or(block, |sum| binary(g, Binary::Add, sum, block)));
+            blocks.push((before, g.ty(block).shape.0[0], block));
         }
-        return blocks;
+        let shape = Shape(vec![g.ty(x).shape.last(), g.ty(y).shape.last()]);
+        return (!blocks.is_empty()).then(|| pads::tiled(g, &shape, 0, &blocks));
     }
     if !matches!(g.op(y), Op::Pad { .. }) {
         return None;

@@ -90,15 +90,15 @@ fn slice(g: &mut Numbered, x: Value, inner: &Op, y: Value, axis: usize, start: u
             Some(emit(g, Op::Pad { axis, before: from - start, after: end - to }, &[part]))
         }
         Op::Concat(same) if *same == axis => {
+            let ends = g.ends_of_parts(x);
             let mut parts = Vec::new();
-            let mut at = 0;
-            for v in g.operands(x).to_vec() {
-                let n = g.ty(v).shape.0[axis];
-                let (from, to) = (start.max(at), end.min(at + n));
-                if from < to {
-                    parts.push(emit(g, Op::Slice { axis, start: from - at, len: to - from }, &[v]));
+            for i in ends.partition_point(|&end| end <= start)..ends.len() {
+                let (v, at) = (g.operands(x)[i], if i == 0 { 0 } else { ends[i - 1] });
+                if at >= end {
+                    break;
                 }
-                at += n;
+                let (from, to) = (start.max(at), end.min(ends[i]));
+                parts.push(emit(g, Op::Slice { axis, start: from - at, len: to - from }, &[v]));
             }
             let extent = g.ty(x).extent;
             let v = emit(g, Op::Concat(axis), &parts);

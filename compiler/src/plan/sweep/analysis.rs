@@ -1,6 +1,6 @@
 //! When each unit of a list runs, and which values need rows for one segment only.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::ir::types::{Axis, Extent};
 use crate::plan::{Access, At, Buffer, BufferId, Domain, Keep, Loop, Plan, Rows, Stage, Unit, Work};
@@ -83,7 +83,10 @@ pub struct Analysis {
     computes_again: bool,
     kinds: Vec<Kind>,
     uses: Vec<Vec<Use>>,
+    /// By the earlier unit, then the later one.
     edges: Vec<Edge>,
+    /// Of each unit the edges that end there, by position.
+    ends: Vec<Vec<usize>>,
 }
 
 impl Analysis {
@@ -92,15 +95,18 @@ impl Analysis {
         let kinds: Vec<Kind> = units.iter().map(|unit| kind(unit, axis, reverse)).collect();
         let uses: Vec<Vec<Use>> = units.iter().map(|unit| uses(unit, axis, &plan.buffers)).collect();
         let edges = edges(&uses, &kinds);
-        Analysis { axis, reverse, computes_again: plan.computes_again(), kinds, uses, edges }
+        let mut ends = vec![Vec::new(); units.len()];
+        edges.iter().enumerate().for_each(|(i, edge)| ends[edge.into].push(i));
+        Analysis { axis, reverse, computes_again: plan.computes_again(), kinds, uses, edges, ends }
     }
 
     fn into(&self, u: usize) -> impl Iterator<Item = &Edge> {
-        self.edges.iter().filter(move |e| e.into == u)
+        self.ends[u].iter().map(|&i| &self.edges[i])
     }
 
     fn out_of(&self, u: usize) -> impl Iterator<Item = &Edge> {
-        self.edges.iter().filter(move |e| e.from == u)
+        let first = self.edges.partition_point(|e| e.from < u);
+        self.edges[first..].iter().take_while(move |e| e.from == u)
     }
 
     /// When each unit runs; `None` if there is nothing for a sweep.
@@ -216,24 +222,26 @@ impl Analysis {
             states.extend(l.states.iter().map(|state| (state.begin.buffer, (phases[u], *state))));
         }
         let forth_ends = |buffer| states.get(&buffer).filter(|(phase, _)| *phase == Phase::Forth).map(|(_, s)| s.end);
-        let outside: Vec<(Access, Extent)> = plan
-            .results()
-            .chain(plan.updates.iter().map(|(port, _, _)| port))
-            .flat_map(|port| port.spans.iter().map(|span| (span.access, port.extent)))
-            .collect();
+        let mut outside: HashMap<BufferId, Vec<(Access, Extent)>> = HashMap::new();
+        for port in plan.results().chain(plan.updates.iter().map(|(port, _, _)| port)) {
+            for span in &port.spans {
+                outside.entry(span.access.buffer).or_default().push((span.access, port.extent));
+            }
+        }
         let candidate = |id: BufferId| {
             let buffer = &plan.buffers[id.0];
             let wide = matches!(buffer.rows, Rows::Time(a) | Rows::History(a) if a == self.axis);
-            let by_end = |(access, extent): &(Access, Extent)| {
-                access.buffer != id || *extent == Extent::Batch && forth_ends(id) == Some(*access)
-            };
-            wide && buffer.keep != Keep::Always && outside.iter().all(by_end) && !foreign.contains(&id)
+            let by_end =
+                |&(access, extent): &(Access, Extent)| extent == Extent::Batch && forth_ends(id) == Some(access);
+            let own = outside.get(&id).into_iter().flatten();
+            wide && buffer.keep != Keep::Always && own.into_iter().all(by_end) && !foreign.contains(&id)
         };
         let mut local: HashSet<BufferId> = (0..plan.buffers.len()).map(BufferId).filter(|&id| candidate(id)).collect();
-        let written_forth = |id: BufferId| {
-            let writes = |u: usize| self.uses[u].iter().any(|w| w.writes && w.access.buffer == id);
-            (0..units.len()).filter(|&u| writes(u)).all(|u| phases[u] == Phase::Forth)
-        };
+        let of_others = |u: &usize| phases[*u] != Phase::Forth;
+        let written_otherwise: HashSet<BufferId> = (0..units.len())
+            .filter(of_others)
+            .flat_map(|u| self.uses[u].iter().filter(|w| w.writes).map(|w| w.access.buffer))
+            .collect();
         for (u, uses) in self.uses.iter().enumerate() {
             for use_ in uses {
                 let id = use_.access.buffer;
@@ -254,7 +262,7 @@ impl Analysis {
                         _ => {
                             let last = matches!(use_.access.at, At::FromEnd(..)) && !use_.writes;
                             let alone = self.kinds[u] == Kind::Whole && phases[u] == Phase::Between;
-                            last && alone && !self.reverse && written_forth(id)
+                            last && alone && !self.reverse && !written_otherwise.contains(&id)
                         }
                     }
                 };
@@ -290,18 +298,23 @@ impl Analysis {
                 }
             }
         }
+        let mut writers: HashMap<BufferId, Vec<usize>> = HashMap::new();
+        for w in (0..units.len()).filter(|&w| phases[w] == Phase::Forth) {
+            for x in self.uses[w].iter().filter(|x| x.writes) {
+                writers.entry(x.access.buffer).or_default().push(w);
+            }
+        }
         'whole: loop {
             let mut again = HashSet::new();
             let mut open: Vec<usize> = (0..units.len()).filter(|&u| phases[u] == Phase::Back).collect();
             while let Some(u) = open.pop() {
-                let read: HashSet<BufferId> =
-                    self.uses[u].iter().filter(|r| !r.writes).map(|r| r.access.buffer).collect();
-                for w in (0..units.len()).filter(|&w| phases[w] == Phase::Forth) {
-                    let written = self.uses[w].iter().filter(|x| x.writes).map(|x| x.access.buffer);
-                    let wanted: Vec<BufferId> = written.filter(|b| read.contains(b) && local.contains(b)).collect();
-                    if wanted.is_empty() {
-                        continue;
-                    }
+                // What makes the values that it reads, in order.
+                let mut makers: BTreeMap<usize, Vec<BufferId>> = BTreeMap::new();
+                let read = self.uses[u].iter().filter(|r| !r.writes).map(|r| r.access.buffer);
+                for b in read.filter(|b| local.contains(b)) {
+                    writers.get(&b).into_iter().flatten().for_each(|&w| makers.entry(w).or_default().push(b));
+                }
+                for (w, wanted) in makers {
                     if !repeatable(w) {
                         local.retain(|b| !wanted.contains(b));
                         continue 'whole;
@@ -387,12 +400,14 @@ fn edges(uses: &[Vec<Use>], kinds: &[Kind]) -> Vec<Edge> {
     }
     let mut found: HashMap<(usize, usize), Edge> = HashMap::new();
     for all in by_buffer.values() {
+        // What is only read waits for nothing but writes, which are few.
+        let every: Vec<usize> = (0..all.len()).collect();
+        let writes: Vec<usize> = every.iter().copied().filter(|&i| all[i].1.writes).collect();
         for (i, (from, x)) in all.iter().enumerate() {
-            let waits = |(into, y): &&(usize, Use)| match (x.writes, y.writes) {
-                (true, true) => into != from && !apart(*from, *into),
-                (first, second) => into != from && (first || second),
-            };
-            for (into, y) in all[i..].iter().filter(waits) {
+            let waits = |(into, y): &&(usize, Use)| into != from && !(x.writes && y.writes && apart(*from, *into));
+            let later = if x.writes { &every } else { &writes };
+            let later = &later[later.partition_point(|&other| other < i)..];
+            for (into, y) in later.iter().map(|&other| &all[other]).filter(waits) {
                 let (aligned, overwrites) = (x.aligned && y.aligned, !(x.writes || x.aligned && y.aligned));
                 let new = Edge { from: *from, into: *into, aligned, overwrites };
                 let edge = found.entry((*from, *into)).or_insert(new);

@@ -1,6 +1,33 @@
 //! Kernels taken apart, so that no value waits for what only its neighbour needs.
 
-use crate::plan::{Access, Buffer, Kernel, KernelNode, Read, Source, Stage, Start, Unit, Work};
+use std::collections::HashMap;
+
+use crate::plan::{Access, Buffer, BufferId, Kernel, Read, Source, Stage, Start, Unit, Work};
+
+/// Which nodes hang together: of each one before it that it hangs together with, or itself.
+struct Together {
+    first: Vec<usize>,
+}
+
+impl Together {
+    fn new(n: usize) -> Together {
+        Together { first: (0..n).collect() }
+    }
+
+    /// The first that hangs together with this one.
+    fn find(&mut self, mut i: usize) -> usize {
+        while self.first[i] != i {
+            self.first[i] = self.first[self.first[i]];
+            i = self.first[i];
+        }
+        i
+    }
+
+    fn join(&mut self, a: usize, b: usize) {
+        let (a, b) = (self.find(a), self.find(b));
+        self.first[a.max(b)] = a.min(b);
+    }
+}
 
 /// A kernel outside of loops as several, where it holds values that have nothing to do with each other: the mean of a
 /// loss must not make the adjoint of that mean, which is a constant, wait for the loss.
@@ -8,39 +35,35 @@ pub fn apart(unit: Unit, buffers: &[Buffer]) -> Vec<Unit> {
     let Unit::Stage(stage) = &unit else { return vec![unit] };
     let Work::Kernel(kernel) = &stage.work else { return vec![unit] };
     let has_products = kernel.tile.as_ref().is_some_and(|tile| !tile.products.is_empty());
-    // The first node of what each node hangs together with, and all products as if they were the last.
+    // All products are as if they were the last node.
     let products = kernel.nodes.len();
-    let mut component: Vec<usize> = (0..products + usize::from(has_products)).collect();
+    let mut together = Together::new(products + usize::from(has_products));
+    // Nodes that read each of the stage's accesses, or write it.
+    let (mut readers, mut writers) = (vec![Vec::new(); stage.reads.len()], vec![Vec::new(); stage.writes.len()]);
     for (i, node) in kernel.nodes.iter().enumerate() {
         for read in &node.reads {
-            let s = match read.source {
-                Source::Node(s) => s,
-                Source::Product(_) => products,
-                Source::Memory(_) | Source::Constant(_) => continue,
-            };
-            let (a, b) = (component[i], component[s]);
-            for c in &mut component {
-                if *c == a || *c == b {
-                    *c = a.min(b);
-                }
+            match read.source {
+                Source::Node(s) => together.join(i, s),
+                Source::Product(_) => together.join(i, products),
+                Source::Memory(m) => readers[m].push(i),
+                Source::Constant(_) => {}
             }
         }
+        node.stores.iter().for_each(|&(write, _)| writers[write].push(i));
     }
+    let starts = kernel.tile.iter().flat_map(|tile| &tile.products).filter_map(|product| product.start_in_memory());
+    starts.for_each(|(read, _)| readers[read].push(products));
     // What is updated in place is read by its kernel first.
-    for (w, access) in stage.writes.iter().enumerate() {
-        let touches = |node: &KernelNode| {
-            let reads = |r: &Read| matches!(r.source, Source::Memory(m) if stage.reads[m].buffer == access.buffer);
-            node.stores.iter().any(|(write, _)| *write == w) || node.reads.iter().any(reads)
-        };
-        let starts = kernel.tile.iter().flat_map(|tile| &tile.products).filter_map(|product| product.start_in_memory());
-        let is_start = starts.into_iter().any(|(read, _)| stage.reads[read].buffer == access.buffer);
-        let touching = (0..products).filter(|&i| touches(&kernel.nodes[i])).chain(is_start.then_some(products));
-        let together: Vec<usize> = touching.map(|i| component[i]).collect();
-        let first = together.iter().copied().min();
-        for c in component.iter_mut().filter(|c| together.contains(c)) {
-            *c = first.expect("it is one of them");
-        }
+    let mut read_of: HashMap<BufferId, Vec<usize>> = HashMap::new();
+    for (access, own) in stage.reads.iter().zip(readers) {
+        read_of.entry(access.buffer).or_default().extend(own);
     }
+    for (access, own) in stage.writes.iter().zip(&writers) {
+        let touching: Vec<usize> =
+            own.iter().chain(read_of.get(&access.buffer).into_iter().flatten()).copied().collect();
+        touching.windows(2).for_each(|pair| together.join(pair[0], pair[1]));
+    }
+    let component: Vec<usize> = (0..together.first.len()).map(|i| together.find(i)).collect();
     let mut firsts = component.clone();
     firsts.sort_unstable();
     firsts.dedup();
@@ -93,8 +116,8 @@ pub fn part(stage: &Stage, kernel: &Kernel, buffers: &[Buffer], own: impl Fn(usi
         }
         tile.stores.iter_mut().for_each(|(_, write, _)| *write = position(&mut writes, stage.writes[*write]));
     }
-    let stride = |access: &Access| kernel.strides.iter().find(|(a, _)| a == access).expect("its stage lists it").1;
-    let strides = reads.iter().chain(&writes).map(|a| (*a, stride(a))).collect();
+    let stride: HashMap<Access, usize> = kernel.strides.iter().copied().collect();
+    let strides = reads.iter().chain(&writes).map(|a| (*a, stride[a])).collect();
     let kernel = Kernel { tile, nodes, reads: reads.len(), strides };
     let name = Kernel::name(&writes, buffers);
     Stage { name, work: Work::Kernel(kernel), reads, writes, ..stage.clone() }

@@ -22,6 +22,8 @@ mod rows;
 mod run;
 mod touch;
 
+use std::collections::{HashMap, HashSet};
+
 use super::{Access, Buffer, BufferId, Keep, Loop, Plan, Port, Rows, Stage, State, Sweep, Unit};
 use crate::ir::types::{Axis, Extent};
 
@@ -129,8 +131,14 @@ impl Plan {
         for port in self.results() {
             self.verify_port(port, &[Keep::Output, Keep::Always]).map_err(at(|| format!("output `{}`", port.name)))?;
         }
+        // What reads each buffer behind the run, the last first: results, then updates in their turn.
+        let mut readers: HashMap<BufferId, (usize, &Port)> = HashMap::new();
+        let updates = self.updates.iter().enumerate().map(|(i, (value, _, _))| (i, value));
+        for (turn, port) in updates.chain(self.results().map(|port| (usize::MAX, port))) {
+            readers.extend(port.spans.iter().map(|span| (span.access.buffer, (turn, port))));
+        }
         for (i, update) in self.updates.iter().enumerate() {
-            self.verify_update(i, update).map_err(at(|| format!("update {i}")))?;
+            self.verify_update(i, update, &readers).map_err(at(|| format!("update {i}")))?;
         }
         for &(id, _) in &self.row_counts {
             let right = |id| -> Wrong {
@@ -157,7 +165,12 @@ impl Plan {
     }
 
     /// An update: copied behind the run, one after the other, and outputs are read later.
-    fn verify_update(&self, i: usize, (value, target, is_parameter): &(Port, usize, bool)) -> Wrong {
+    fn verify_update(
+        &self,
+        i: usize,
+        (value, target, is_parameter): &(Port, usize, bool),
+        readers: &HashMap<BufferId, (usize, &Port)>,
+    ) -> Wrong {
         self.verify_port(value, &[Keep::Output, Keep::Always])?;
         let ports = if *is_parameter { &self.parameters } else { &self.inputs };
         let port = ports.get(*target).ok_or_else(|| format!("there is no port {target}"))?;
@@ -165,11 +178,10 @@ impl Plan {
         ensure!(alike && value.integer == port.integer, "its value has another type than what it updates");
         let own = port.spans[0].access.buffer;
         ensure!(value.spans[0].access.buffer != own, "it is copied onto itself");
-        let later = self.updates[i + 1..].iter().map(|(value, _, _)| value).chain(self.results());
-        for other in later {
-            ensure!(other.spans.iter().all(|s| s.access.buffer != own), "`{}` is read after that", other.name);
+        match readers.get(&own) {
+            Some((turn, other)) if *turn > i => Err(format!("`{}` is read after that", other.name)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// What vector stores write behind the features of a value must be nobody's.
@@ -272,14 +284,9 @@ impl Stages<'_> {
             self.stage(stage, Some(l), window)?;
         }
         // One member may be at another step than its mates: what shares memory has each row at the same place.
-        let mut tenants: Vec<(usize, BufferId)> = Vec::new();
-        for touch in self.touches[first..].iter().flatten() {
-            let id = touch.access.buffer;
-            let slot = self.plan.buffers[id.0].slot;
-            if !tenants.contains(&(slot, id)) {
-                tenants.push((slot, id));
-            }
-        }
+        let ids: HashSet<BufferId> = self.touches[first..].iter().flatten().map(|touch| touch.access.buffer).collect();
+        let mut tenants: Vec<(usize, BufferId)> =
+            ids.into_iter().map(|id| (self.plan.buffers[id.0].slot, id)).collect();
         tenants.sort_unstable();
         for pair in tenants.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
             let [a, b] = [pair[0].1, pair[1].1].map(|id| &self.plan.buffers[id.0]);
@@ -353,32 +360,55 @@ impl Stages<'_> {
 
     /// Whether what the parts of a stage write is nobody else's: of other parts, or read by any.
     fn apart(&self, touches: &[Touch], in_loop: bool) -> Wrong {
-        for (i, write) in touches.iter().enumerate().filter(|(_, touch)| touch.writes) {
-            let own = &self.plan.buffers[write.access.buffer.0];
-            for (j, other) in touches.iter().enumerate() {
-                let theirs = &self.plan.buffers[other.access.buffer.0];
-                // Writes are looked at in pairs once.
-                if i == j || theirs.slot != own.slot || (other.writes && j < i) {
-                    continue;
+        let buffer = |touch: &Touch| &self.plan.buffers[touch.access.buffer.0];
+        let last = |touch: &Touch| touch.reach.max(touch.end);
+        // Of each slot in turn, from its first element on: only what reaches past the start of the next one can meet it.
+        let mut order: Vec<usize> = (0..touches.len()).collect();
+        order.sort_by_key(|&i| (buffer(&touches[i]).slot, touches[i].access.buffer, touches[i].first));
+        for own in order.chunk_by(|&a, &b| buffer(&touches[a]).slot == buffer(&touches[b]).slot) {
+            if let Some(&write) = own.iter().find(|&&i| touches[i].writes)
+                && let Some(&other) = own.iter().find(|&&i| touches[i].access.buffer != touches[write].access.buffer)
+            {
+                let [own, theirs] = [write, other].map(|i| &buffer(&touches[i]).name);
+                return Err(format!("it writes `{own}` and touches `{theirs}`, which is the same memory"));
+            }
+            let [mut writes, mut reads] = [Vec::new(), Vec::new()];
+            for &i in own {
+                let touch = &touches[i];
+                for open in [&mut writes, &mut reads] {
+                    open.retain(|&before: &usize| last(&touches[before]) > touch.first);
                 }
-                ensure!(
-                    write.access.buffer == other.access.buffer,
-                    "it writes `{}` and touches `{}`, which is the same memory",
-                    own.name,
-                    theirs.name
-                );
-                let apart = write.reach.max(write.end) <= other.first || other.reach <= write.first;
-                let exact = write.end <= other.first || other.end <= write.first;
-                // What is read behind the features is not looked at.
-                let apart = apart || (exact && !other.writes && other.first < write.first);
-                let other_rows = are_other_rows(write.access, other.access, in_loop, write, other);
-                ensure!(
-                    apart || other_rows || write.replaces(other),
-                    "it writes `{}` and touches the same elements otherwise",
-                    own.name
-                );
+                for &before in &writes {
+                    self.pair_apart(touches, before, i, in_loop)?;
+                }
+                if touch.writes {
+                    for &before in &reads {
+                        self.pair_apart(touches, i, before, in_loop)?;
+                    }
+                    writes.push(i);
+                } else {
+                    reads.push(i);
+                }
             }
         }
+        Ok(())
+    }
+
+    /// Whether what a touch writes is not what another one touches: of two that write, the first is looked at.
+    fn pair_apart(&self, touches: &[Touch], write: usize, other: usize, in_loop: bool) -> Wrong {
+        let both_write = touches[write].writes && touches[other].writes;
+        let (write, other) = if both_write { (write.min(other), write.max(other)) } else { (write, other) };
+        let (write, other) = (&touches[write], &touches[other]);
+        let apart = write.reach.max(write.end) <= other.first || other.reach <= write.first;
+        let exact = write.end <= other.first || other.end <= write.first;
+        // What is read behind the features is not looked at.
+        let apart = apart || (exact && !other.writes && other.first < write.first);
+        let other_rows = are_other_rows(write.access, other.access, in_loop, write, other);
+        ensure!(
+            apart || other_rows || write.replaces(other),
+            "it writes `{}` and touches the same elements otherwise",
+            self.plan.buffers[write.access.buffer.0].name
+        );
         Ok(())
     }
 }
