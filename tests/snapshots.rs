@@ -211,6 +211,63 @@ fn plan_with_checkpoints() {
     insta::assert_snapshot!("lstm.checkpointed", plan.checkpointed_plan(Checkpointing::Sqrt).to_string());
 }
 
+/// Loops in both directions of time, and what runs between the ways of a sweep: what has rows for one segment, what for
+/// all steps, and what is made anew on the way back.
+#[test]
+fn plans_of_both_directions() {
+    let ends = Program::record("two_ends", |p| {
+        let x = p.sequence("x", 8);
+        let forth = p.scan("forth", |s| cells::rnn(s, s.at(x), 8));
+        let back = p.scan_reverse("back", |s| cells::rnn(s, s.at(x), 8));
+        p.output("both", concat([forth.all(), back.all()]));
+        p.output("ends", concat([forth.last(), back.last()]));
+    });
+    let anew = Program::record("anew_in_both_directions", |p| {
+        let time = p.axis("time").reset_where(p.sequence("mask", ()));
+        let x = time.sequence("x", 8);
+        let there = time.scan("there", |s| {
+            let (h, n) = (s.state("h", 8), s.state("n", ()));
+            let count = s.next(n, n + 1.0);
+            s.next(h, (s.linear("h", h, 8) + s.affine("x", s.at(x), 8)).tanh() / count)
+        });
+        let back = time.scan_reverse("back", |s| cells::rnn(s, concat([s.at(x), s.at(there.all())]), 8));
+        let all = there.all().square().mean() + back.all().square().mean();
+        p.minimize(all.mean_rows() + (there.last() * back.last()).sum().mean_rows());
+    });
+    let deep = Program::record("both_directions", |p| {
+        let time = p.axis("time");
+        let (x, label) = (time.sequence("x", 8), time.labels("label"));
+        let first = cells::bidirectional(p, time, "first", x, 8, &cells::rnn);
+        let second = cells::bidirectional(p, time, "second", first.all(), 8, &cells::rnn);
+        let loss = p.affine("readout", second.all(), 4).cross_entropy(label);
+        p.minimize(loss.mean_over(time) + second.last().square().mean().mean_rows());
+    });
+    insta::assert_snapshot!("two_ends.plan", ends.expect("it records").plan().to_string());
+    let joint = |program: Result<Program, _>| program.expect("it records").backward().expect("it has an objective");
+    insta::assert_snapshot!("anew_in_both_directions.plan", joint(anew).plan().to_string());
+    let plan = joint(deep).checkpointed_plan(Checkpointing::Every(3));
+    insta::assert_snapshot!("both_directions.checkpointed", plan.to_string());
+}
+
+/// A kernel leaves a part of a concatenation where it stands, also a last one that ends within a vector; and what is wanted
+/// whole is computed whole, also where it is read in slices.
+#[test]
+fn what_is_wanted_is_written_where_it_stands() {
+    let last = Program::record("last_part", |p| {
+        let x = p.sequence("x", 16);
+        p.output("y", concat([x.tanh(), p.affine("a", x, 3).sigmoid()]));
+    });
+    let plan = last.expect("it records").plan().to_string();
+    assert!(plan.contains("sigmoid p0 -> concat.16..19\n") && !plan.contains("copy concat"), "{plan}");
+    let whole = Program::record("wanted_whole", |p| {
+        let z = p.linear("a", p.sequence("x", 16), 32);
+        p.output("z", z);
+        p.output("y", z.slice(..16).tanh() * z.slice(16..32).sigmoid());
+    });
+    let plan = whole.expect("it records").plan().to_string();
+    assert!(plan.contains("p0 = ") && !plan.contains("p1 = "), "{plan}");
+}
+
 /// Matrix products of a plan: (before the loops, inside each loop, sums over rows outside, sums over rows inside).
 fn products(plan: &Plan) -> (usize, Vec<usize>, usize, usize) {
     let count = |work: &Work| match work {

@@ -377,9 +377,42 @@ fn anew_where_started() -> Program {
     })
 }
 
+/// Loops that read a few features of a sequence, which begin within a row of it.
+fn parts_of_a_sequence() -> Program {
+    record("parts_of_a_sequence", |p| {
+        let x = p.sequence("x", 7);
+        let both = p.affine("both", x, 6).tanh();
+        let run = p.scan("follow", |s| {
+            let h = s.state("h", 2);
+            s.next(h, (h * s.at(x).slice(3..5) + s.at(both).slice(4..6)).tanh())
+        });
+        p.output("both", both);
+        p.output("h", run.all());
+        p.minimize(energy(run.all()) + energy(both));
+    })
+}
+
+/// A product in slices of whole vectors, one of which is read by another kernel than the first: it waits for a product of
+/// that.
+fn product_in_slices() -> Program {
+    record("product_in_slices", |p| {
+        let x = p.sequence("x", 3);
+        let run = p.scan("gates", |s| {
+            let h = s.state("h", 16);
+            let z = s.linear("z", h, 32);
+            let first = (z.slice(..16) + s.linear("x", s.at(x), 16)).tanh();
+            s.next(h, (z.slice(16..32) + s.linear("u", first, 16)).tanh() * z.slice(16..32).sigmoid())
+        });
+        p.output("h", run.all());
+        p.minimize(energy(run.all()));
+    })
+}
+
 /// All of them.
 pub fn programs() -> Vec<Program> {
     vec![
+        parts_of_a_sequence(),
+        product_in_slices(),
         swap(),
         ring(),
         held(),

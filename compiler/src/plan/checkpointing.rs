@@ -213,4 +213,23 @@ mod tests {
             }
         }
     }
+    /// Segments of the root of the steps are never shorter than it; the longest that fit are found in a moment, of any
+    /// number of steps.
+    #[test]
+    fn lengths_are_chosen() {
+        let program = crate::ir::Program::record("rnn", |p| {
+            let x = p.sequence("x", 3);
+            let run = p.scan("rnn", |s| {
+                let h = s.state("h", 4);
+                s.next(h, (s.linear("h", h, 4) + s.affine("x", s.at(x), 4)).tanh())
+            });
+            p.minimize(run.all().square().mean_features().mean_rows());
+        });
+        let joint = program.expect("no mistakes").backward().expect("an objective");
+        let roots = joint.checkpointed_plan(Checkpointing::Sqrt);
+        let root = |steps: usize| roots.segments(&Sizes::new(steps, 2)).steps(Axis(0));
+        assert_eq!([1, 2, 3, 4, 5, 9, 10, 16, 17].map(root), [1, 2, 2, 2, 3, 3, 4, 4, 5]);
+        let least = joint.checkpointed_plan(Checkpointing::Fit(0)).segments(&Sizes::new(1 << 40, 1)).steps(Axis(0));
+        assert!((1..1 << 30).contains(&least), "near the root, where memory is least: {least}");
+    }
 }

@@ -303,4 +303,42 @@ mod tests {
             assert_eq!(phase.pieces, pieces, "{every}");
         }
     }
+    /// Products in a row have 2·m·k·n operations, of each row; what belongs to which phase is told by its work.
+    #[test]
+    fn phases_are_named_and_counted() {
+        let program = Program::record("pairs", |p| {
+            let (a, b) = (p.sequence("a", [4, 3]), p.sequence("b", [3, 5]));
+            p.output("y", a.matmul(b));
+        });
+        let phases = program.expect("no mistakes").plan().cost(&Sizes::new(7, 4));
+        assert_eq!(phases.iter().map(|phase| phase.flops).sum::<usize>(), 2 * 4 * 3 * 5 * 7 * 4);
+
+        let program = Program::record("rnn", |p| {
+            let x = p.sequence("x", 3);
+            let run = p.scan("rnn", |s| {
+                let h = s.state("h", 8);
+                s.next(h, (s.linear("h", h, 8) + s.affine("x", s.at(x), 8)).tanh())
+            });
+            p.minimize(run.all().square().mean_features().mean_rows());
+        });
+        let plan = program.expect("no mistakes").backward().expect("an objective").plan();
+        let names = plan.phase_names();
+        assert_eq!(names.len(), plan.units.iter().map(|unit| unit.stages().len()).sum::<usize>(), "one a stage");
+        for (phase, work) in [
+            ("loop rnn", None),
+            ("loop d.rnn", None),
+            ("pack", Some(plan_has(&plan, |work| matches!(work, Work::Pack { .. })))),
+            ("weight gradients", Some(plan_has(&plan, |work| matches!(work, Work::ReduceProduct { .. })))),
+            ("sums over rows", Some(plan_has(&plan, |work| matches!(work, Work::ReduceRows { .. })))),
+        ] {
+            let named = names.iter().filter(|name| *name == phase).count();
+            assert!(work.map_or(named > 0, |stages| named == stages), "{phase}: {names:?}");
+        }
+    }
+
+    /// How many stages of a plan outside of its loops have such work.
+    fn plan_has(plan: &Plan, is: impl Fn(&Work) -> bool) -> usize {
+        let stages = plan.units.iter().flat_map(Unit::stages);
+        stages.filter(|(stage, of_loop)| of_loop.is_none() && is(&stage.work)).count()
+    }
 }

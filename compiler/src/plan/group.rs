@@ -722,3 +722,28 @@ fn reshape(from: &[usize], strides: &[usize], to: &[usize]) -> Option<Vec<usize>
     }
     Some(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::reshape;
+
+    /// Dimensions, their strides, dimensions as which they are to be seen, and the strides of these.
+    type Row = (&'static [usize], &'static [usize], &'static [usize], Option<&'static [usize]>);
+
+    #[test]
+    fn strides_of_a_reshape() {
+        let rows: [Row; 6] = [
+            (&[2, 3], &[3, 1], &[6], Some(&[1])),
+            // One number, seen as any shape.
+            (&[4], &[0], &[2, 2], Some(&[0, 0])),
+            (&[1, 4], &[7, 0], &[2, 1, 2], Some(&[0, 0, 0])),
+            // Transposed, and repeated along one axis: what is 1 comes and goes.
+            (&[3, 2], &[1, 3], &[3, 1, 2], Some(&[1, 0, 3])),
+            (&[3, 4], &[0, 1], &[1, 3, 4], Some(&[0, 0, 1])),
+            (&[3, 2], &[1, 3], &[6], None),
+        ];
+        for (from, strides, to, expected) in rows {
+            assert_eq!(reshape(from, strides, to).as_deref(), expected, "{from:?} at {strides:?} as {to:?}");
+        }
+    }
+}

@@ -420,7 +420,6 @@ fn are_other_rows(a: Access, b: Access, in_loop: bool, first: &Touch, second: &T
     match (a.at, b.at) {
         // Each step is over before the next begins, for the rows of a member at least.
         (At::Step(a), At::Step(b)) => in_loop && a != b && by_sample(first) && by_sample(second),
-        (At::Row(a), At::Row(b)) => in_loop && a != b && by_sample(first) && by_sample(second),
         _ => false,
     }
 }
