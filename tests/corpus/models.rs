@@ -376,6 +376,24 @@ fn fast_weights() -> Program {
     })
 }
 
+/// A matrix that a step corrects by what it tells of a key (Yang et al. 2024), in products as a paper writes them.
+fn delta_net() -> Program {
+    record("delta_net", |p| {
+        let x = p.sequence("x", 4);
+        let run = p.scan("delta", |s| {
+            let m = s.state("m", [7, 5]);
+            let [k, q] = s.affine("keys", s.at(x), 10).split();
+            let (k, v) = (k.softmax(), s.affine("value", s.at(x), 7));
+            let rate = s.affine("rate", s.at(x), 1).sigmoid();
+            let m1 = s.next(m, m + (rate * (v - m.matmul(k))).outer(k));
+            m1.matmul(q)
+        });
+        p.output("y", run.all());
+        p.output("m", run.state("m"));
+        p.minimize(energy(run.all()));
+    })
+}
+
 fn losses() -> Program {
     record("losses", |p| {
         let (x, y) = (p.sequence("x", 3), p.sequence("y", 5));
@@ -501,6 +519,7 @@ pub fn programs() -> Vec<Program> {
         attention(),
         self_attention(),
         fast_weights(),
+        delta_net(),
         losses(),
         sum_over_time(),
         readout_between(),

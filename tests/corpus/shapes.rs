@@ -196,6 +196,46 @@ fn products() -> Program {
     })
 }
 
+/// Products within samples of sizes 1, of no whole vectors, and from the sizes on at which they are calls of a routine; each
+/// operand stored either way, as derivatives have them.
+fn products_of_sizes() -> Program {
+    record("products_of_sizes", |p| {
+        let x = p.sequence("x", 3);
+        let run = p.scan("loop", |s| {
+            let h = s.state("h", 3);
+            let z = s.affine("z", concat([h, s.at(x)]), 3);
+            // Matrices of any size of a few numbers.
+            let row = |n: usize, at: usize| {
+                let many = n / 3 + 2;
+                let numbers = z.broadcast([many, 3]).reshape(3 * many).slice(at % 3..at % 3 + n);
+                (numbers * 0.5).tanh()
+            };
+            let matrix = |m: usize, n: usize, at: usize| row(m, at).outer(row(n, at + 1)) + 0.1;
+            let mut sum = h * 0.1;
+            for (m, k, n) in [
+                (1, 1, 1),
+                (1, 4, 1),
+                (3, 1, 2),
+                (1, 3, 5),
+                (6, 2, 1),
+                (2, 3, 4),
+                (5, 9, 17),
+                (33, 32, 32),
+                (34, 32, 31),
+            ] {
+                let (a, b) = (matrix(m, k, m), matrix(k, n, n));
+                let (a, b) = if m % 2 == 1 { (a, b) } else { (b.transpose(), a.transpose()) };
+                sum = sum + a.matmul(b).mean_features() * 0.1;
+            }
+            let wide = matrix(64, 64, 1);
+            let seen = wide.matmul(row(64, 2)) + row(64, 0).matmul(wide);
+            s.next(h, (sum + seen.mean_features() * 0.01).tanh())
+        });
+        p.output("h", run.all());
+        p.minimize(energy(run.all()));
+    })
+}
+
 /// What has one row for all samples: products of weights, reductions over them, normalised weights.
 fn shared() -> Program {
     record("weights_of_weights", |p| {
@@ -325,6 +365,7 @@ pub fn programs() -> Vec<Program> {
         broadcasts(),
         scalars(),
         products(),
+        products_of_sizes(),
         shared(),
         views_of_weights(),
         over_the_batch(),

@@ -13,7 +13,8 @@
 //! | [`ports`] | drops and merges what a scan reads, carries and gives in vain |
 //!
 //! `mode` chooses between training and everything else, before derivatives are taken.
-//! [`write_out`] is done once, when derivatives have been taken: it drops what only matters to them.
+//! [`write_out`] is done once, when derivatives have been taken: it drops what only matters to them, and writes norms and small
+//! products within a row out.
 //!
 //! All rest on one walk over a graph (`rebuild`) that makes a new one, in which no node occurs twice (value
 //! numbering) and nothing is kept that no root needs. [`simplify`] runs them until nothing changes.
@@ -23,6 +24,7 @@ mod body;
 mod classes;
 mod constants;
 mod invariant;
+mod matmul;
 mod mode;
 mod pads;
 mod ports;

@@ -1,8 +1,10 @@
 //! What only matters to differentiation, once that is done: `stop_gradient` is the value itself, and norms, which have
-//! derivatives of their own ([`crate::ir::op::Norm`]), are sums, differences and a division a row. A program that has
+//! derivatives of their own ([`crate::ir::op::Norm`]), are sums, differences and a division a row, and small products within a
+//! row are pointwise work and sums ([`matmul`](super::matmul)). A program that has
 //! not been [made for training](super::mode) is not in training.
 
 use super::algebra::emit;
+use super::matmul;
 use super::rebuild::{Numbered, Rewrite, Site, rewrite};
 use crate::ir::op::Norm;
 use crate::ir::{Binary, Graph, Op, Program, Scan, Unary, Value};
@@ -25,6 +27,7 @@ impl Rewrite for WriteOut {
         let (g, x) = (site.g, *operands.first()?);
         match *op {
             Op::StopGradient => Some(x),
+            Op::MatMul { ta, tb } => matmul::written_out(g, ta, tb, x, operands[1]),
             Op::Norm(norm) => {
                 let (centred, divisor) = parts(g, norm, x);
                 // One division a row instead of one an element.

@@ -51,6 +51,11 @@ impl Cut {
         self.arc(made(v), kept(v), cost);
     }
 
+    /// A value is at hand on the far side if another is, at no cost.
+    pub fn follows(&mut self, v: Value, other: Value) {
+        self.arc(kept(other), kept(v), UNLIMITED);
+    }
+
     /// What it costs to compute a value on the far side.
     pub fn cost_far(&mut self, v: Value, cost: u64) {
         self.arc(NEAR, made(v), cost);

@@ -13,7 +13,7 @@
 //! What stays is the recurrence, and pointwise work and views wherever that moves fewer row elements between the
 //! loop and memory: a product is worth a sequence of its own, `1 − h²` is not, if `h` is there to be read. That is
 //! a minimum cut (`super::cut`), twice: between what is before the loop and in it, and between that and what is
-//! behind it.
+//! behind it. What repeats a value over features is not stored: it is computed again behind the loop, from the value.
 //!
 //! All of it rests on one fact: an op that works row by row means the same on the rows of one step and on those of
 //! all steps, whichever way the loop runs. What sums over the rows of one step has no such form, and stays unless it
@@ -125,6 +125,8 @@ struct Division {
     read: Vec<Value>,
     /// Values of the loop that something behind it needs.
     kept: Vec<Value>,
+    /// Computed in the loop, and behind it once more: repetitions of what is kept.
+    again: Vec<bool>,
     /// Needed as a value outside: for all steps, or once if no step changes it.
     outside: Vec<bool>,
 }
@@ -138,6 +140,7 @@ impl Division {
             inside: vec![false; n],
             read: Vec::new(),
             kept: Vec::new(),
+            again: vec![false; n],
             outside: vec![false; n],
         };
         let mut states: Vec<Value> = scan.carries.iter().map(|c| c.next).collect();
@@ -158,15 +161,19 @@ impl Division {
             d.outside[v.index()] = true;
         }
         for v in body.values().rev() {
-            if d.outside[v.index()] && !(d.inside[v.index()] && d.class(v) == Class::Within) {
+            if d.outside[v.index()] && !d.is_kept(v) {
                 for o in body.operands(v) {
                     d.outside[o.index()] = true;
                 }
             }
         }
-        d.kept = body.values().filter(|v| d.outside[v.index()] && d.class(*v) == Class::Within).collect();
-        d.kept.retain(|v| d.inside[v.index()]);
+        d.kept = body.values().filter(|&v| d.outside[v.index()] && d.is_kept(v)).collect();
         d
+    }
+
+    /// Whether a value that is needed behind the loop is what the loop writes.
+    fn is_kept(&self, v: Value) -> bool {
+        self.inside[v.index()] && self.class(v) == Class::Within && !self.again[v.index()]
     }
 
     fn class(&self, v: Value) -> Class {
@@ -192,13 +199,23 @@ impl Division {
         let fixed = candidates.iter().copied().filter(|&v| !movable(v));
         let stays = body.reachable(states.iter().copied().chain(fixed).collect::<Vec<_>>());
 
+        let mut again = vec![false; body.len()];
+        for &v in candidates.iter().filter(|&&v| stays[v.index()] && movable(v)) {
+            again[v.index()] = matches!(body.op(v), Op::Broadcast(_));
+        }
+
         let mut cut = Cut::new(body.len());
         for &v in &candidates {
             let op = body.op(v);
             // Twice the size, so that a tie can be broken: a slice is cut from what is stored whole, and a
             // concatenation is stored in place of its parts.
             let cost = 2 * body.ty(v).shape.len() as u64;
-            cut.cost(v, cost + u64::from(matches!(op, Op::Slice { .. })));
+            // What repeats a value is had wherever that is.
+            if again[v.index()] {
+                cut.follows(v, body.operands(v)[0]);
+            } else {
+                cut.cost(v, cost + u64::from(matches!(op, Op::Slice { .. })));
+            }
             if stays[v.index()] {
                 cut.near(v);
             } else if !is_cheap(op) {
@@ -217,6 +234,7 @@ impl Division {
         for v in candidates {
             self.inside[v.index()] = near[v.index()];
         }
+        self.again = again;
         // Values that are not on the recurrence but are read there are on the list as what the loop needs.
         self.read = states.into_iter().filter(|&v| self.class(v) == Class::Before).collect();
     }
