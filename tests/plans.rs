@@ -6,7 +6,8 @@ mod corpus;
 use corpus::random;
 use retrograd::compiler::pipeline;
 use retrograd::compiler::plan::{
-    self, Access, At, Checkpointing, Domain, Keep, Kernel, Loop, Plan, Rows, Source, Stage, Sweep, Target, Unit, Work,
+    self, Access, At, Buffer, Carried, Checkpointing, Domain, Keep, Kernel, Loop, Plan, Rows, Source, Stage, Sweep,
+    Target, Unit, Work,
 };
 use retrograd::prelude::*;
 
@@ -128,6 +129,20 @@ fn work(plan: &mut Plan, change: impl Fn(&mut Work) -> bool) {
     assert!(stages(&mut plan.units).into_iter().any(|stage| change(&mut stage.work)), "such work");
 }
 
+/// Changes what the first product over rows that is taken in pieces goes on from.
+fn in_pieces(plan: &mut Plan, change: impl Fn(&mut [Buffer], &mut Option<Carried>)) {
+    let Plan { units, buffers, .. } = plan;
+    let carried = stages(units).into_iter().find_map(|stage| match &mut stage.work {
+        Work::ReduceProduct { carried, .. } if carried.is_some() => Some(carried),
+        _ => None,
+    });
+    change(buffers, carried.expect("a product in pieces"));
+}
+
+fn totals<'b>(buffers: &'b mut [Buffer], carried: &Option<Carried>) -> &'b mut Buffer {
+    &mut buffers[carried.expect("it goes on from something").totals.0]
+}
+
 /// Whether something is of a pattern, and is changed.
 macro_rules! change {
     ($of:expr, $pattern:pat => $change:expr) => {
@@ -206,6 +221,25 @@ const BREAKS: &[Breaks] = &[
     ("that are", |p| work(p, |w| change!(w, Work::ReduceProduct { stride, .. } => *stride = 1))),
     ("elements", |p| work(p, |w| change!(w, Work::ReduceProduct { offset, .. } => *offset += 10_000))),
     ("sums of", |p| work(p, |w| change!(w, Work::ReduceRows { into, .. } => into.len += 1))),
+    ("to go on from where", |p| in_pieces(p, |_, carried| *carried = None)),
+    ("blocks that have begun", |p| in_pieces(p, |_, carried| carried.iter_mut().for_each(|c| c.begun = None))),
+    ("is not for sums of", |p| in_pieces(p, |buffers, carried| totals(buffers, carried).stride = 1)),
+    ("of what a sum goes on from, has", |p| {
+        let slot = p.slots.len();
+        in_pieces(p, |buffers, carried| {
+            let totals = totals(buffers, carried);
+            (totals.rows, totals.slot) = (Rows::One, slot);
+        });
+        p.slots.push(retrograd::compiler::plan::Slot { rows: Rows::One, row_bytes: 1 << 20 });
+    }),
+    ("is not its own", |p| in_pieces(p, |buffers, carried| totals(buffers, carried).keep = Keep::Run)),
+    ("is not its own", |p| {
+        let back = &mut sweep(p).back;
+        let is_in_pieces =
+            |u: &&Unit| matches!(u, Unit::Stage(s) if matches!(s.work, Work::ReduceProduct { carried: Some(_), .. }));
+        let again = back.iter().find(is_in_pieces).expect("a product in pieces").clone();
+        back.push(again);
+    }),
     ("a matrix without", |p| work(p, |w| change!(w, Work::Pack { k, .. } => *k = 0))),
     ("elements", |p| work(p, |w| change!(w, Work::Pack { from, .. } => from.k_stride += 1000))),
     ("elements", |p| work(p, |w| change!(w, Work::Pack { n, .. } => *n += 1000))),

@@ -153,10 +153,11 @@ fn gradient<E: Real>(kernels: &Kernels<E>, ki: usize, n: usize, rows: usize) -> 
         ldb: ldb as isize,
         n,
         rows,
+        pairs: 1,
         c: c.as_mut_ptr(),
         ldc: n,
         sums: std::ptr::null_mut(),
-        accumulate: true,
+        carry: Carry::none(),
     };
     let mut scratch = Vec::new();
     let units = job.units(kernels);
@@ -185,12 +186,13 @@ fn reading(bytes: usize) -> [f64; 2] {
 fn sums<E: Real>(kernels: &Kernels<E>, n: usize, rows: usize) -> f64 {
     let b: Vec<E> = fill(rows * n);
     let mut c: Vec<E> = fill(n);
-    let job = ReduceRows { b: b.as_ptr(), ldb: n as isize, times: None, n, rows, c: c.as_mut_ptr(), accumulate: false };
-    let mut rate: f64 = 0.0;
+    let job =
+        ReduceRows { b: b.as_ptr(), ldb: n as isize, times: None, n, rows, c: c.as_mut_ptr(), carry: Carry::none() };
+    let (mut rate, mut scratch): (f64, Vec<f64>) = (0.0, Vec::new());
     for _ in 0..50 {
         let start = Stopwatch::start();
         // SAFETY: the matrices above; the kernels are supported.
-        unsafe { reduce_rows(kernels, &job, 0..n) };
+        unsafe { reduce_rows(kernels, &job, 0..n, &mut scratch) };
         rate = rate.max(size_of_val(&b[..]) as f64 / start.seconds() / 1e9);
     }
     rate

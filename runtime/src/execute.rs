@@ -26,7 +26,7 @@ use retrograd_compiler::ir::sizes::{times, total};
 use retrograd_compiler::ir::{Axis, Sizes};
 use retrograd_compiler::pipeline::Compiled;
 use retrograd_compiler::plan::{
-    Access, At, BufferId, Domain, Kernel, Loop, Port, Rows, Segments, Slot, Span, Stage, Unit, Work,
+    Access, At, BufferId, Carried, Domain, Kernel, Loop, Port, Rows, Segments, Slot, Span, Stage, Unit, Work,
 };
 
 use crate::arena::Arena;
@@ -47,10 +47,15 @@ pub use share::Sharing;
 /// Rows of the whole sequence that a member takes at a time, so that what a stage reads stays in cache for it.
 const CHUNK: usize = 240;
 
+/// Bits of the number of a row that is scattered. Its place in the table has 31 more, and both are sorted as one number.
+const ROW_BITS: u32 = 33;
+
 /// What each member of the team has for itself.
 struct Own<E> {
     scratch: Arena,
     product: Vec<E>,
+    /// 64-bit sums of what it sums over rows.
+    sums: Vec<f64>,
     /// The addresses of a kernel's accesses at the present step.
     bases: Vec<*mut u8>,
 }
@@ -81,6 +86,8 @@ struct Binding {
     bound: Vec<Bound>,
     /// Address of row 0 of each buffer.
     buffers: Vec<*mut u8>,
+    /// Rows that are scattered, by where they go. The first member's alone.
+    order: UnsafeCell<Vec<u64>>,
     /// What a run does at these sizes, if that is a list.
     list: Option<List>,
 }
@@ -132,11 +139,13 @@ impl Binding {
         };
         let addresses: Vec<*mut u8> = plan.slots.iter().map(address).collect();
         let buffers: Vec<*mut u8> = plan.buffers.iter().map(|b| addresses[b.slot]).collect();
+        let order = UnsafeCell::new(order_of_scattered(compiled, sizes, &segments).map_err(|e| e.at(sizes))?);
         let mut run = Run {
             compiled,
             buffers: &buffers,
             bound: &[],
             own: &[],
+            order: &order,
             sizes,
             segments: &segments,
             kernels,
@@ -154,7 +163,7 @@ impl Binding {
         run.bound = &bound;
         // With parameters that change in each run, constants are computed in each run.
         let list = if updates_parameters(compiled) { None } else { List::of(&run) };
-        Ok(Binding { memory, sizes: sizes.clone(), segments, bound, buffers, list })
+        Ok(Binding { memory, sizes: sizes.clone(), segments, bound, buffers, order, list })
     }
 }
 
@@ -202,11 +211,17 @@ impl<E: Float> Executor<E> {
         let kernels = &self.compiled.kernels;
         let scratch = (0..kernels.len()).map(|i| kernels.info(i).scratch).max().unwrap_or(0);
         let product = plan.stages().map(|(stage, _)| product_scratch(&stage.work, self.kernels)).max().unwrap_or(0);
+        let sums = plan.stages().map(|(stage, _)| summed_at_once(&stage.work)).max().unwrap_or(0);
         let most = plan.stages().map(|(stage, _)| accesses(stage).count()).max().unwrap_or(0);
         let own = || -> Result<_, Refused> {
-            let mut own =
-                Own { scratch: Arena::new([scratch])?, product: Vec::new(), bases: vec![std::ptr::null_mut(); most] };
+            let mut own = Own {
+                scratch: Arena::new([scratch])?,
+                product: Vec::new(),
+                sums: Vec::new(),
+                bases: vec![std::ptr::null_mut(); most],
+            };
             memory::reserve(&mut own.product, product)?;
+            memory::reserve(&mut own.sums, sums)?;
             Ok(UnsafeCell::new(own))
         };
         let own: Result<Vec<_>, Refused> = (0..team.size()).map(|_| own()).collect();
@@ -266,8 +281,8 @@ impl<E: Float> Executor<E> {
 
     fn run_state(&self, window: Option<Window>) -> Run<'_, E> {
         let Executor { compiled, own, kernels, binding, .. } = self;
-        let Binding { buffers, bound, sizes, segments, .. } = binding;
-        Run { compiled, buffers, bound, own, sizes, segments, kernels, window }
+        let Binding { buffers, bound, sizes, segments, order, .. } = binding;
+        Run { compiled, buffers, bound, own, order, sizes, segments, kernels, window }
     }
 
     /// Runs the program once. Inputs must have been written. Subnormal numbers count as zero (`flush`).
@@ -299,8 +314,8 @@ impl<E: Float> Executor<E> {
     /// What a run reads, and who runs it.
     fn parts(&mut self, window: Option<Window>) -> (Run<'_, E>, &mut Team) {
         let Executor { compiled, own, team, kernels, binding, .. } = self;
-        let Binding { buffers, bound, sizes, segments, .. } = binding;
-        (Run { compiled, buffers, bound, own, sizes, segments, kernels, window }, team)
+        let Binding { buffers, bound, sizes, segments, order, .. } = binding;
+        (Run { compiled, buffers, bound, own, order, sizes, segments, kernels, window }, team)
     }
 
     /// Runs a unit whose first stage is `first`, and counts its stages.
@@ -428,6 +443,38 @@ fn product_scratch<E: Float>(work: &Work, kernels: &Kernels<E>) -> usize {
     }
 }
 
+/// Elements that a member sums in 64 bits at once, outside of products.
+fn summed_at_once(work: &Work) -> usize {
+    match work {
+        Work::ReduceRows { into, .. } => into.len,
+        Work::Scatter { width, .. } => *width,
+        _ => 0,
+    }
+}
+
+/// Memory for the order of rows that are scattered.
+fn order_of_scattered(compiled: &Compiled, sizes: &Sizes, segments: &Segments) -> Result<Vec<u64>, Refused> {
+    let plan = &compiled.plan;
+    let scattered = plan.stages().map(|(stage, _)| {
+        let Work::Scatter { index, carried, .. } = &stage.work else { return 0 };
+        let has_totals = carried.is_some_and(|carried| plan.buffers[carried.totals.0].rows.count(sizes, segments) > 0);
+        let rows = match stage.domain {
+            Domain::Shared => 1,
+            Domain::Batch | Domain::EachStep(_) => sizes.batch,
+            Domain::Time(axis) => times(sizes.batch, sizes.steps(axis)),
+        };
+        if has_totals { 0 } else { times(rows, index.len) }
+    });
+    let most = scattered.max().unwrap_or(0);
+    if most >> ROW_BITS > 0 {
+        let reason = format!("at most 2^{ROW_BITS} rows can be scattered at once");
+        return Err(Refused { asked: times(most, size_of::<u64>()), reason });
+    }
+    let mut order = Vec::new();
+    memory::reserve(&mut order, most)?;
+    Ok(order)
+}
+
 /// Panels that a kernel works on; none if it takes whole rows.
 fn panels(compiled: &Compiled, kernel: &Kernel) -> usize {
     kernel.tile.as_ref().map_or(0, |tile| tile.n.div_ceil(compiled.plan.target.panel))
@@ -470,6 +517,7 @@ struct Run<'a, E: Float> {
     buffers: &'a [*mut u8],
     bound: &'a [Bound],
     own: &'a [UnsafeCell<Own<E>>],
+    order: &'a UnsafeCell<Vec<u64>>,
     sizes: &'a Sizes,
     segments: &'a Segments,
     kernels: &'static Kernels<E>,
@@ -477,7 +525,8 @@ struct Run<'a, E: Float> {
     window: Option<Window>,
 }
 
-// SAFETY: members write disjoint rows or disjoint parts of an output, and each its own entry of `own`.
+// SAFETY: members write disjoint rows or disjoint parts of an output, and each its own entry of `own`; the first alone writes
+// `order`.
 unsafe impl<E: Float> Sync for Run<'_, E> {}
 
 impl<E: Float> Run<'_, E> {
@@ -550,15 +599,31 @@ impl<E: Float> Run<'_, E> {
         }
     }
 
-    /// Whether a sum goes on from what its result holds: not in its first rows.
-    fn goes_on(&self, domain: Domain, t: usize) -> bool {
-        let in_later_segment = self.window.is_some_and(|window| !window.is_first);
-        match domain {
-            Domain::Shared | Domain::Batch => false,
-            Domain::Time(_) => in_later_segment,
-            Domain::EachStep(axis) if self.is_from_the_end(domain) => t + 1 < self.steps_of(axis) || in_later_segment,
-            Domain::EachStep(_) => t > 0 || in_later_segment,
-        }
+    /// What a sum over these rows goes on from.
+    fn carry(&self, domain: Domain, carried: Option<&Carried>, t: usize) -> gemm::Carry<E> {
+        let batch = self.sizes.batch;
+        let (done, ends) = match domain {
+            Domain::Shared | Domain::Batch => (0, true),
+            Domain::Time(axis) | Domain::EachStep(axis) => {
+                let (first, len) = self.steps_in(axis);
+                let all = self.sizes.steps(axis);
+                let by_step = matches!(domain, Domain::EachStep(_));
+                let (from, until) = if by_step { (first + t, first + t + 1) } else { (first, first + len) };
+                match self.is_from_the_end(domain) {
+                    true => (all - until, from == 0),
+                    false => (from, until == all),
+                }
+            }
+        };
+        // Of one segment there is nothing to take along, and no memory.
+        let place = |id: BufferId| {
+            let rows = self.compiled.plan.buffers[id.0].rows;
+            if rows.count(self.sizes, self.segments) > 0 { self.buffers[id.0] } else { std::ptr::null_mut() }
+        };
+        let totals: *mut f64 = carried.map_or(std::ptr::null_mut(), |carried| place(carried.totals).cast());
+        assert!(!totals.is_null() || done == 0 && ends, "a sum in pieces has memory for what it takes along");
+        let begun = carried.and_then(|carried| carried.begun).map_or(std::ptr::null_mut(), place);
+        gemm::Carry { done: done * batch, ends, totals, begun: begun.cast() }
     }
 
     /// Of the rows of a sum, the first that is summed, as a pointer to its part of the span, and the elements to the next.
@@ -635,7 +700,6 @@ impl<E: Float> Run<'_, E> {
     /// Stages that are not generated.
     unsafe fn other(&self, stage: &Stage, work: &Work, t: usize, rows: usize, mine: Range<usize>, share: Share) {
         use std::slice::{from_raw_parts as slice, from_raw_parts_mut as slice_mut};
-        let goes_on = self.goes_on(stage.domain, t);
         // SAFETY: for all pointers below: `address` gives rows of buffers that are large enough for the span.
         unsafe {
             match work {
@@ -653,40 +717,32 @@ impl<E: Float> Run<'_, E> {
                     let dst = slice_mut(dst, panels.len() * k_total * nr);
                     gemm::pack_b(&matrix, nr, dst, k_total * nr, *k_offset, panels);
                 }
-                Work::ReduceProduct { a, b, pairs, into, offset, stride, sums } => {
+                Work::ReduceProduct { a, b, pairs, into, offset, stride, sums, carried } => {
                     let own = &mut *self.own[share.member].get();
                     let c = self.buffers[into.0].cast::<E>().add(*offset);
                     let (ki, n) = (a.len / pairs, b.len / pairs);
-                    let ((first_a, lda), (first_b, ldb)) =
+                    let ((a, lda), (b, ldb)) =
                         (self.summed::<E>(a, stage.domain, t, rows), self.summed::<E>(b, stage.domain, t, rows));
-                    let mut job = gemm::ReduceProduct {
-                        a: first_a.cast_const(),
+                    let carry = self.carry(stage.domain, carried.as_ref(), t);
+                    let job = gemm::ReduceProduct {
+                        a: a.cast_const(),
                         lda,
                         ki,
-                        b: first_b.cast_const(),
+                        b: b.cast_const(),
                         ldb,
                         n,
-                        rows,
+                        rows: rows * pairs,
+                        pairs: *pairs,
                         c,
                         ldc: *stride,
                         sums: sums.as_ref().map_or(std::ptr::null_mut(), |sums| self.address(sums, t, 0)),
-                        accumulate: goes_on,
+                        carry: gemm::Carry { done: carry.done * pairs, ..carry },
                     };
                     let units = share.of(job.units(self.kernels));
-                    if *pairs == 1 {
-                        gemm::reduce_product(self.kernels, &job, units, &mut own.product);
-                        return;
-                    }
-                    // A row's pairs lie one behind another.
-                    (job.lda, job.ldb, job.rows) = (ki as isize, n as isize, *pairs);
-                    for r in 0..rows as isize {
-                        job.a = first_a.wrapping_offset(r * lda);
-                        job.b = first_b.wrapping_offset(r * ldb);
-                        gemm::reduce_product(self.kernels, &job, units.clone(), &mut own.product);
-                        job.accumulate = true;
-                    }
+                    gemm::reduce_product(self.kernels, &job, units, &mut own.product);
                 }
-                Work::ReduceRows { from, times, into } => {
+                Work::ReduceRows { from, times, into, carried } => {
+                    let sums = &mut (*self.own[share.member].get()).sums;
                     let (b, ldb) = self.summed::<E>(from, stage.domain, t, rows);
                     let times = times.as_ref().map(|times| {
                         let (a, lda) = self.summed::<E>(times, stage.domain, t, rows);
@@ -694,10 +750,11 @@ impl<E: Float> Run<'_, E> {
                     });
                     let c = self.address::<E>(into, t, 0);
                     let (b, n) = (b.cast_const(), from.len);
-                    let mut job = gemm::ReduceRows { b, ldb, times, n, rows, c, accumulate: goes_on };
+                    let carry = self.carry(stage.domain, carried.as_ref(), t);
+                    let mut job = gemm::ReduceRows { b, ldb, times, n, rows, c, carry };
                     let columns = job.columns(self.kernels, share.of(job.panels(self.kernels)));
                     if into.access.at == At::Shared {
-                        gemm::reduce_rows(self.kernels, &job, columns);
+                        gemm::reduce_rows(self.kernels, &job, columns, sums);
                         return;
                     }
                     // To one row per sample: each sample's rows are B apart.
@@ -707,7 +764,12 @@ impl<E: Float> Run<'_, E> {
                         job.b = b.wrapping_offset(i as isize * ldb);
                         let r = if self.is_from_the_end(stage.domain) { samples - 1 - i } else { i };
                         job.c = self.address::<E>(into, t, r);
-                        gemm::reduce_rows(self.kernels, &job, columns.clone());
+                        if let Some(carried) = carried.as_ref().filter(|_| !carry.totals.is_null()) {
+                            let row =
+                                self.compiled.plan.buffers[carried.totals.0].stride * size_of::<E>() / size_of::<f64>();
+                            job.carry.totals = carry.totals.add(r * row);
+                        }
+                        gemm::reduce_rows(self.kernels, &job, columns.clone(), sums);
                     }
                 }
                 Work::MatrixRows { from, into, m, k, n, packed } => {
@@ -760,24 +822,46 @@ impl<E: Float> Run<'_, E> {
                         }
                     }
                 }
-                Work::Scatter { index, from, into, width } => {
+                Work::Scatter { index, from, into, width, carried } => {
                     if share.member > 0 {
                         return;
                     }
-                    let table = self.address::<E>(into, t, 0);
-                    if !goes_on {
-                        slice_mut(table, into.len).fill(E::default());
-                    }
-                    for i in 0..rows {
-                        let r = if self.is_from_the_end(stage.domain) { rows - 1 - i } else { i };
-                        let index = slice(self.address::<i32>(index, t, r).cast_const(), index.len);
-                        let rows = slice(self.address::<E>(from, t, r).cast_const(), from.len);
-                        for (i, row) in index.iter().zip(rows.chunks_exact(*width)) {
-                            let out = slice_mut(table.add(*i as usize * width), *width);
-                            for (o, x) in out.iter_mut().zip(row) {
-                                *o = o.plus(*x);
-                            }
+                    let own = &mut *self.own[share.member].get();
+                    let (width, n) = (*width, index.len);
+                    let table = slice_mut(self.address::<E>(into, t, 0), into.len);
+                    let carry = self.carry(stage.domain, carried.as_ref(), t);
+                    let row = |i: usize| if self.is_from_the_end(stage.domain) { rows - 1 - i } else { i };
+                    let place = |i: usize| *self.address::<i32>(index, t, row(i / n)).add(i % n) as usize;
+                    let values = |i: usize| self.address::<E>(from, t, row(i / n)).add(i % n * width).cast_const();
+                    let add = |sums: &mut [f64], i: usize| {
+                        sums.iter_mut().zip(slice(values(i), width)).for_each(|(sum, x)| *sum += x.wide());
+                    };
+                    let leave = |into: &mut [E], sums: &[f64]| {
+                        into.iter_mut().zip(sums).for_each(|(into, &sum)| *into = E::nearest(sum));
+                    };
+                    if !carry.totals.is_null() {
+                        let totals = slice_mut(carry.totals, into.len);
+                        if carry.done == 0 {
+                            totals.fill(0.0);
                         }
+                        (0..rows * n).for_each(|i| add(&mut totals[place(i) * width..][..width], i));
+                        if carry.ends {
+                            leave(table, totals);
+                        }
+                        return;
+                    }
+                    // One row of the table after another, each in 64 bits and in the order of its rows.
+                    let order = &mut *self.order.get();
+                    table.fill(E::default());
+                    order.clear();
+                    order.extend((0..rows * n).map(|i| (place(i) as u64) << ROW_BITS | i as u64));
+                    order.sort_unstable();
+                    own.sums.resize(own.sums.len().max(width), 0.0);
+                    for same in order.chunk_by(|a, b| a >> ROW_BITS == b >> ROW_BITS) {
+                        let sums = &mut own.sums[..width];
+                        sums.fill(0.0);
+                        same.iter().for_each(|key| add(sums, (key & ((1 << ROW_BITS) - 1)) as usize));
+                        leave(&mut table[(same[0] >> ROW_BITS) as usize * width..][..width], sums);
                     }
                 }
                 Work::OneHot { index, into, n } => {

@@ -26,6 +26,7 @@ pub fn plan(program: &Program, target: Target, checkpointing: Option<Checkpointi
     let mut plan = builder.program(program);
     plan.checkpointing = checkpointing;
     sweep::gather(&mut plan);
+    sums::carry(&mut plan);
     memory::assign(&mut plan);
     plan
 }

@@ -104,6 +104,25 @@ pub enum Rows {
     SegmentHistory(Axis),
     /// Checkpoints of a state: a row per sample before each segment, and behind the last.
     Checkpoints(Axis),
+    /// One row, if the axis has more than one segment.
+    IfSegments(Axis),
+    /// A row per sample, if the axis has more than one segment.
+    BatchIfSegments(Axis),
+    /// One row, if a segment ends within a block of [`SUM_BLOCK`] rows.
+    IfUneven(Axis),
+}
+
+/// Rows whose products are summed from zero, before their sum is added to that of others.
+pub const SUM_BLOCK: usize = 64;
+
+/// Where a sum over rows that is taken piece after piece keeps what it goes on from: sums in 64 bits and, of a product, the
+/// block of rows that has begun. See `sums`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// Two elements for each of the sum's, or one where these have 64 bits themselves.
+    pub totals: BufferId,
+    /// One for each.
+    pub begun: Option<BufferId>,
 }
 
 impl Rows {
@@ -126,6 +145,12 @@ impl Rows {
             Rows::Segment(axis) => segments.steps(axis),
             Rows::SegmentHistory(axis) => plus(segments.steps(axis), 1),
             Rows::Checkpoints(axis) => plus(segments.count(axis), 1),
+            Rows::IfSegments(axis) => return usize::from(segments.count(axis) > 1),
+            Rows::BatchIfSegments(axis) => usize::from(segments.count(axis) > 1),
+            Rows::IfUneven(axis) => {
+                let is_uneven = !times(segments.steps(axis), sizes.batch).is_multiple_of(SUM_BLOCK);
+                return usize::from(segments.count(axis) > 1 && is_uneven);
+            }
         };
         times(sizes.batch, blocks)
     }
@@ -290,6 +315,8 @@ pub enum Work {
         stride: usize,
         /// Where the sum of the right rows goes, if that is wanted, too.
         sums: Option<Span>,
+        /// What it goes on from, where it is taken in several pieces.
+        carried: Option<Carried>,
     },
     /// Sums rows to a narrower extent.
     ReduceRows {
@@ -299,6 +326,8 @@ pub enum Work {
         times: Option<Span>,
         /// Result: one row, or one per sample.
         into: Span,
+        /// What it goes on from, where it is taken in several pieces.
+        carried: Option<Carried>,
     },
     /// Rows times a packed matrix, where a row is itself a matrix of `m` rows.
     MatrixRows {
@@ -351,6 +380,8 @@ pub enum Work {
         into: Span,
         /// Features of a table row.
         width: usize,
+        /// What it goes on from, where it is taken in several pieces.
+        carried: Option<Carried>,
     },
     /// 1 at the index.
     OneHot {

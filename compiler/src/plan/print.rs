@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::{
-    Access, At, Checkpointing, Domain, Kernel, KernelNode, KernelOp, Loop, Plan, Read, Rows, Source, Span, Stage,
-    Start, Sweep, Unit, Work,
+    Access, At, Checkpointing, Domain, Kernel, KernelNode, KernelOp, Loop, Plan, Read, Rows, SUM_BLOCK, Source, Span,
+    Stage, Start, Sweep, Unit, Work,
 };
 use crate::ir::types::Axis;
 
@@ -28,6 +28,11 @@ impl fmt::Display for Plan {
                 Rows::Segment(a) => format!(" × {}·B", segment(a)),
                 Rows::SegmentHistory(a) => format!(" × ({}+1)·B", segment(a)),
                 Rows::Checkpoints(a) => format!(" × (⌈{}/{}⌉+1)·B", a.letter(), segment(a)),
+                Rows::IfSegments(a) => format!(" if {} < {}", segment(a), a.letter()),
+                Rows::BatchIfSegments(a) => format!(" × B if {} < {}", segment(a), a.letter()),
+                Rows::IfUneven(a) => {
+                    format!(" if {} < {} and {}·B is no multiple of {SUM_BLOCK}", segment(a), a.letter(), segment(a))
+                }
             };
             writeln!(f, "    {} bytes{rows}", slot.row_bytes)?;
         }
@@ -160,7 +165,7 @@ impl Plan {
                 let sums = sums.as_ref().map(|sums| format!(", {} {sum} {}", s(sums), s(b))).unwrap_or_default();
                 format!("reduce_product {}{at} {sum} {}ᵀ · {}{sums}", self.buffers[into.0].name, s(a), s(b))
             }
-            Work::ReduceRows { from, times, into } => {
+            Work::ReduceRows { from, times, into, .. } => {
                 let times = times.as_ref().map(|times| format!(" * {}", s(times))).unwrap_or_default();
                 format!("reduce_rows {} {} {}{times}", s(into), if swept.is_some() { "+=" } else { "=" }, s(from))
             }
@@ -288,6 +293,7 @@ impl Rows {
         match self {
             Rows::Time(a) | Rows::History(a) => Some(a),
             Rows::Segment(a) | Rows::SegmentHistory(a) | Rows::Checkpoints(a) => Some(a),
+            Rows::IfSegments(a) | Rows::BatchIfSegments(a) | Rows::IfUneven(a) => Some(a),
             Rows::One | Rows::Batch => None,
         }
     }

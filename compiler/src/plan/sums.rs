@@ -8,13 +8,17 @@
 //! The gradient of a bias sums the rows that the gradient of the weight beside it multiplies: one stage does both, and
 //! reads them once.
 //!
+//! A sum that is taken piece after piece, segment by segment or step by step, goes on from what the piece before has left:
+//! more than the result that it has by then, so that it is the sum over all rows at once, bit for bit. [`carry`] gives it the
+//! memory.
+//!
 //! Before: a plan's units without sweeps. After: the same sums, of fewer stages; what held the products has one row.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::kernel::{KernelNode, KernelOp, Source};
 use super::sweep::apart::part;
-use super::{Access, At, Buffer, BufferId, Domain, Keep, Kernel, Rows, Span, Stage, Unit, Work};
+use super::{Access, At, Buffer, BufferId, Carried, Domain, Keep, Kernel, Plan, Rows, Span, Stage, Unit, Work};
 use crate::ir::Binary;
 
 /// Which units read and write each buffer, kept while units change: every question below is about one buffer, and is
@@ -152,7 +156,7 @@ pub fn join_products(units: &mut Vec<Unit>, buffers: &[Buffer]) {
 /// What a unit sums over its rows and where to, if it is a sum of rows alone to one row.
 fn sum_of_rows(unit: &Unit) -> Option<(Span, Span)> {
     match unit {
-        Unit::Stage(Stage { work: Work::ReduceRows { from, times: None, into }, .. }) => {
+        Unit::Stage(Stage { work: Work::ReduceRows { from, times: None, into, .. }, .. }) => {
             (into.access.at == At::Shared).then_some((*from, *into))
         }
         _ => None,
@@ -177,7 +181,7 @@ fn stages(unit: &Unit) -> &[Stage] {
 /// If unit `s` is a sum of products that can be taken apart: the unit that makes them, the node there, and the factors.
 fn product_of(units: &[Unit], index: &Index, buffers: &[Buffer], s: usize) -> Option<(usize, usize, [Span; 2])> {
     let Unit::Stage(sum) = &units[s] else { return None };
-    let Work::ReduceRows { from, times: None, into } = &sum.work else { return None };
+    let Work::ReduceRows { from, times: None, into, .. } = &sum.work else { return None };
     let products = from.access.buffer;
     let in_time = matches!(sum.domain, Domain::Time(_)) && into.access.at == At::Shared;
     let mut writers = index.writers[products.0].keys().copied();
@@ -206,4 +210,59 @@ fn product_of(units: &[Unit], index: &Index, buffers: &[Buffer], s: usize) -> Op
         (by_row && stays && flat).then_some(Span { access, offset: read.offset, len: node.len })
     };
     Some((k, i, [factor(0)?, factor(1)?]))
+}
+
+/// Gives sums that are taken in several pieces memory for what they go on from. After sweeps have been gathered.
+pub fn carry(plan: &mut Plan) {
+    let mut units = std::mem::take(&mut plan.units);
+    carry_all(plan, &mut units, false);
+    plan.units = units;
+}
+
+fn carry_all(plan: &mut Plan, units: &mut [Unit], in_pieces: bool) {
+    for unit in units {
+        match unit {
+            Unit::Stage(stage) => carry_one(plan, stage, in_pieces),
+            Unit::Loop(l) => l.stages.iter_mut().for_each(|stage| carry_one(plan, stage, false)),
+            Unit::Sweep(sweep) => {
+                carry_all(plan, &mut sweep.forth, true);
+                carry_all(plan, &mut sweep.between, false);
+                carry_all(plan, &mut sweep.back, true);
+            }
+        }
+    }
+}
+
+fn carry_one(plan: &mut Plan, stage: &mut Stage, in_pieces: bool) {
+    let (is_product, result) = match &stage.work {
+        Work::ReduceProduct { into, .. } => (true, Access { buffer: *into, at: At::Shared }),
+        Work::ReduceRows { into, .. } | Work::Scatter { into, .. } => (false, into.access),
+        _ => return,
+    };
+    let len = stage.work.carried_len(plan.target.panel);
+    let per_sample = result.at != At::Shared;
+    let (totals, begun) = match stage.domain {
+        // Each step is a piece.
+        Domain::EachStep(_) if per_sample => (Rows::Batch, Rows::One),
+        Domain::EachStep(_) => (Rows::One, Rows::One),
+        Domain::Time(axis) if in_pieces && per_sample => (Rows::BatchIfSegments(axis), Rows::One),
+        Domain::Time(axis) if in_pieces => (Rows::IfSegments(axis), Rows::IfUneven(axis)),
+        _ => return,
+    };
+    let mut buffer = |what: &str, rows: Rows, len: usize| {
+        let name = format!("{}.{what}", plan.buffers[result.buffer.0].name);
+        let stride = plan.target.padded(len);
+        // It lives from piece to piece, whatever else runs in between.
+        plan.buffers.push(Buffer { name, rows, stride, integer: false, keep: Keep::Always, slot: 0 });
+        BufferId(plan.buffers.len() - 1)
+    };
+    let wide = size_of::<f64>() / plan.target.float_size;
+    let totals = buffer("totals", totals, len * wide);
+    let begun = is_product.then(|| buffer("begun", begun, len));
+    let (Work::ReduceProduct { carried, .. } | Work::ReduceRows { carried, .. } | Work::Scatter { carried, .. }) =
+        &mut stage.work
+    else {
+        unreachable!("a sum")
+    };
+    *carried = Some(Carried { totals, begun });
 }

@@ -240,7 +240,7 @@ impl Stage {
                 read(b);
                 sums.iter_mut().for_each(write);
             }
-            Work::ReduceRows { from, times, into } => {
+            Work::ReduceRows { from, times, into, .. } => {
                 read(from);
                 times.iter_mut().for_each(read);
                 write(into);

@@ -108,8 +108,8 @@ impl<E: Float> Executor<E> {
     /// Binds a stage to the rows of a segment, in the memory that it was bound in.
     fn bind_in(&mut self, stage: &Stage, at: usize, window: Window) {
         let Executor { compiled, own, kernels, binding, .. } = self;
-        let Binding { buffers, bound, sizes, segments, .. } = binding;
-        let run = Run { compiled, buffers, bound: &[], own, sizes, segments, kernels, window: Some(window) };
+        let Binding { buffers, bound, sizes, segments, order, .. } = binding;
+        let run = Run { compiled, buffers, bound: &[], own, order, sizes, segments, kernels, window: Some(window) };
         for (base, access) in bound[at].bases.iter_mut().zip(accesses(stage)) {
             *base = run.base(access);
         }
@@ -129,6 +129,12 @@ impl<E: Float> Run<'_, E> {
     /// Steps of an axis that are run: of the segment, within one.
     pub(super) fn steps_of(&self, axis: Axis) -> usize {
         self.window.filter(|window| window.axis == axis).map_or(self.sizes.steps(axis), |window| window.len)
+    }
+
+    /// The first of these steps, and how many they are.
+    pub(super) fn steps_in(&self, axis: Axis) -> (usize, usize) {
+        let window = self.window.filter(|window| window.axis == axis);
+        window.map_or((0, self.sizes.steps(axis)), |window| (window.start, window.len))
     }
 
     /// The block of a buffer that belongs to the first of these steps.

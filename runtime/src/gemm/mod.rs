@@ -15,7 +15,8 @@
 //!
 //! # Invariants
 //!
-//! * Each element of C is one sum taken strictly in the order of k, behind what it starts from. How many rows or panels are computed together, and on which threads, never
+//! * Each element of C is summed in an order that depends on k alone: blocks of k from zero, each added to what the sum starts
+//!   from, or to the blocks before ([`tile`]). How many rows or panels are computed together, and on which threads, never
 //!   changes a bit. (Different instruction sets may differ: with fused multiply-add there is one
 //!   rounding per step, without there are two.)
 //! * All strides are in elements, not bytes. No pointer needs more than its element's alignment.
@@ -44,7 +45,7 @@ use retrograd_compiler::codegen::{InstructionSet, ProductsFn, TileProducts};
 
 pub use pack::{PackB, pack_b};
 use products::Block;
-pub use reduce::{ReduceProduct, ReduceRows, reduce_product, reduce_rows};
+pub use reduce::{Carry, ReduceProduct, ReduceRows, reduce_product, reduce_rows};
 pub use small::SmallProduct;
 
 /// A run of the K dimension of A: `A(m, k) = a[m*am + k*ak]` for `k` in `0..self.k`.
@@ -154,8 +155,8 @@ pub struct Kernels<E: 'static> {
     tiled: TiledFn<E>,
     /// Dot products, for [`SmallProduct`].
     dots: unsafe extern "C" fn(*const small::DotsCall<E>),
-    /// Sums over rows of products, for [`reduce_rows`].
-    row_products: unsafe extern "C" fn(*const vector::RowProducts<E>),
+    /// Sums over rows, for [`reduce_rows`].
+    row_sums: unsafe extern "C" fn(*const vector::RowSums<E>),
     /// Multiply-adds on registers, in rounds of [`PEAK_SUMS`] vectors; gives something of the sums.
     rounds: unsafe extern "C" fn(usize) -> E,
     /// Reads blocks of [`READ_SUMS`] vectors; gives something that depends on all of them.
@@ -192,6 +193,10 @@ pub trait Element: Copy + Default + PartialEq + Send + Sync + sealed::Sealed + '
     const ONE: Self;
     #[doc(hidden)]
     fn kernels() -> &'static [Kernels<Self>];
+    /// The nearest.
+    fn nearest(x: f64) -> Self;
+    /// The same number in 64 bits.
+    fn wide(self) -> f64;
     /// The sum, rounded once.
     fn plus(self, other: Self) -> Self;
     /// The product, rounded once.
@@ -254,11 +259,11 @@ macro_rules! kernels {
             unsafe { small::dots::<$vector>(&*call) }
         }
         /// # Safety
-        /// See [`vector::row_products`].
+        /// See [`vector::row_sums`].
         $(#[target_feature(enable = $features)])?
-        unsafe extern "C" fn row_products(job: *const vector::RowProducts<$element>) {
+        unsafe extern "C" fn row_sums(job: *const vector::RowSums<$element>) {
             // SAFETY: the caller's promise; the features are enabled here.
-            unsafe { vector::row_products::<$vector, $vectors>(&*job) }
+            unsafe { vector::row_sums::<$vector, $vectors>(&*job) }
         }
         /// # Safety
         /// The machine has the instruction set.
@@ -281,7 +286,7 @@ macro_rules! kernels {
             products,
             tiled,
             dots,
-            row_products,
+            row_sums,
             rounds,
             read,
             lanes: <$vector as vector::Vector>::LANES,
@@ -310,6 +315,14 @@ macro_rules! element {
                     kernels!(Portable, $element, vector::Portable<$element, { 16 / size_of::<$element>() }>, 2),
                 ];
                 TABLE
+            }
+            #[inline(always)]
+            fn nearest(x: f64) -> Self {
+                x as $element
+            }
+            #[inline(always)]
+            fn wide(self) -> f64 {
+                f64::from(self)
             }
             #[inline(always)]
             fn plus(self, other: Self) -> Self {

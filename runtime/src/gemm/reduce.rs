@@ -25,23 +25,31 @@
 //! ones, in the block with the last rows: most often that row finds room in a tile that is not full. Taken for itself the
 //! sum reads B once more, from further away: gradients of weights and biases together take 2 to 4 % longer then.
 //!
+//! # How sums are taken
+//!
+//! By the row's number, counted from the row that is summed first: blocks of 64 rows each from zero, the blocks within
+//! [`NARROW_ROWS`] rows one after another ([`super::tile`]), and those sums in 64 bits. A sum of millions of rows is as exact as one of
+//! two thousand. [`reduce_rows`], which reads more than it computes, adds all in 64 bits.
+//!
+//! Whoever has the rows in several pieces sums them piece after piece, and [`Carry`] takes along what a piece leaves
+//! behind: so the bits are those of one sum over all of them.
+//!
 //! # Units
 //!
 //! Threads share the work by *unit*, a block of rows of C by one panel of columns, numbered block
-//! after block. A unit goes through all chunks in order, and each element of C is a single sum in
-//! the order of the rows (see [`super`]); so the result has the same bits however the units are
+//! after block. A unit goes through all chunks in order, and each element of C is summed by the numbers of the rows alone;
+//! so the result has the same bits however the units are
 //! shared out. A thread packs what its units need: units with the same block of rows share that
 //! block's packing of A, which is why a range of units, not a set, is what a thread is given.
 //!
 //! # Which row comes first
 //!
 //! Strides from row to row may be negative: then the pointers are to the last row in memory, which is
-//! summed first. Whoever has the rows in several pieces sums them piece after piece, accumulating,
-//! and the bits are those of one sum over all of them.
+//! summed first.
 
 use super::pack::GROUP;
-use super::tile::{Aside, TILE_ROWS, k_chunk};
-use super::vector::{LINE, RowProducts, prefetch_near};
+use super::tile::{Aside, BLOCK, TILE_ROWS, k_chunk};
+use super::vector::{LINE, RowSums, prefetch_near};
 use super::{Element, GemmCall, Kernels, Segment};
 use std::ops::Range;
 
@@ -60,11 +68,35 @@ const STAGED_CHUNKS: usize = 3;
 const MOST_PANELS: usize = 64;
 /// Rows by which packing A asks for its rows in advance: the hardware foresees them less well downwards than upwards.
 const PACK_AHEAD: usize = 2;
-/// Rows that [`reduce_rows`] adds at a time: few enough for their pages to stay mapped.
-const SUM_ROWS: usize = 32;
+/// Rows whose sum is taken in the elements' own width: a multiple of every chunk. Then it goes to 64 bits, which costs a
+/// pass over C and its totals; most training steps have no more rows.
+const NARROW_ROWS: usize = 2048;
 
-/// `C (+)= Aᵀ·B`: `c[i*ldc + j] (+)= Σ_r a[r*lda + i] · b[r*ldb + j]` for `i < ki`, `j < n`,
-/// `r < rows`, in the order of r.
+/// What a sum that is taken in several calls keeps from one to the next. Between calls, C holds the sum of the block of
+/// [`NARROW_ROWS`] rows that has begun.
+#[derive(Clone, Copy, Debug)]
+pub struct Carry<E> {
+    /// Rows that the calls before this one have summed.
+    pub done: usize,
+    /// Whether C has the result after this call.
+    pub ends: bool,
+    /// 64-bit sums of the blocks that are complete, in an order of [`reduce_product`]'s own:
+    /// [`ReduceProduct::carried_len`] of them. Null where one call does it all.
+    pub totals: *mut f64,
+    /// In the same order, the sum of the block of 64 rows that has begun. May be null where `done` is always a multiple
+    /// of that.
+    pub begun: *mut E,
+}
+
+impl<E> Carry<E> {
+    /// Of a sum that is taken in one call.
+    pub const fn none() -> Carry<E> {
+        Carry { done: 0, ends: true, totals: std::ptr::null_mut(), begun: std::ptr::null_mut() }
+    }
+}
+
+/// `C = Aᵀ·B`: `c[i*ldc + j] = Σ_r a[r*lda + i] · b[r*ldb + j]` for `i < ki`, `j < n`, over the rows of this call and of
+/// those before it, in the order of r.
 #[derive(Clone, Copy, Debug)]
 pub struct ReduceProduct<E> {
     pub a: *const E,
@@ -74,12 +106,14 @@ pub struct ReduceProduct<E> {
     pub ldb: isize,
     pub n: usize,
     pub rows: usize,
+    /// How many rows lie one behind another without a gap: strides are from the first of so many to that of the next.
+    pub pairs: usize,
     pub c: *mut E,
     pub ldc: usize,
-    /// Where the sums of the columns of B go, `sums[j] (+)= Σ_r b[r*ldb + j]`, or null.
+    /// Where the sums of the columns of B go, `sums[j] = Σ_r b[r*ldb + j]`, or null.
     pub sums: *mut E,
-    /// Whether to add to what C and the sums hold.
-    pub accumulate: bool,
+    /// What it goes on from.
+    pub carry: Carry<E>,
 }
 
 // SAFETY: the pointers are used only by `reduce_product`, whose contract covers concurrent use.
@@ -109,16 +143,44 @@ impl<E: Element> ReduceProduct<E> {
         let block = self.block_rows(kernels) + 1;
         let panels = self.n.div_ceil(kernels.nr);
         let staged = (panels - self.first_staged(kernels, &(0..panels))).min(MOST_PANELS);
-        // The packed A, one packed panel of B, the panels of C that are staged, and room to align.
-        block.div_ceil(TILE_ROWS) * tile_len::<E>(chunk) + chunk * kernels.nr + staged * block * kernels.nr + 3 * LINE
+        // The packed A, one packed panel of B, the panels of C that are staged, their totals, and room to align.
+        let wide = if self.is_carried() || !self.has_totals() { 0 } else { size_of::<f64>() / size_of::<E>() };
+        let staged = staged * block * kernels.nr * (1 + wide);
+        block.div_ceil(TILE_ROWS) * tile_len::<E>(chunk) + chunk * kernels.nr + staged + 4 * LINE
+    }
+
+    /// Elements of what it carries along: whole panels of C, and a row more for the sums.
+    pub fn carried_len(&self, kernels: &Kernels<E>) -> usize {
+        (self.ki + usize::from(!self.sums.is_null())) * self.n.next_multiple_of(kernels.nr)
+    }
+
+    /// Whether there is memory for what several calls sum.
+    fn is_carried(&self) -> bool {
+        !self.carry.totals.is_null()
+    }
+
+    /// Whether a block of [`NARROW_ROWS`] rows is complete by the end of this call, and is not all there is.
+    fn has_totals(&self) -> bool {
+        let behind = self.carry.done + self.rows;
+        behind > NARROW_ROWS || behind == NARROW_ROWS && !self.carry.ends
+    }
+
+    /// Row `r` of a matrix, whose rows are so wide and `ld` from the first of some pairs to that of the next.
+    fn row(&self, first: *const E, r: usize, width: usize, ld: isize) -> *const E {
+        match self.pairs {
+            1 => row(first, r, ld),
+            pairs => row(first, r / pairs, ld).wrapping_add(r % pairs * width),
+        }
     }
 
     /// The first of some panels of C that is summed in scratch, as are those behind it: of all panels, when C is read and
     /// written again for many chunks, because its rows may lie a multiple of a page apart, share sets of the cache and
-    /// look like each other's addresses, or when sums have a row among its own; else of the last one, if it reaches past C.
+    /// look like each other's addresses, when sums have a row among its own, or what is carried along is laid out like it;
+    /// else of the last one, if it reaches past C.
     fn first_staged(&self, kernels: &Kernels<E>, panels: &Range<usize>) -> usize {
         let chunks = self.rows.div_ceil(k_chunk::<E>(kernels.nr));
-        if chunks >= STAGED_CHUNKS || !self.sums.is_null() { panels.start } else { panels.end.min(self.n / kernels.nr) }
+        let is_staged = chunks >= STAGED_CHUNKS || !self.sums.is_null() || self.is_carried();
+        if is_staged { panels.start } else { panels.end.min(self.n / kernels.nr) }
     }
 }
 
@@ -175,7 +237,25 @@ unsafe fn reduce_block<E: Element>(
     let (packed_b, scratch) = aligned(scratch, chunk_rows * nr);
     let panel_len = all_rows * nr;
     let first_staged = job.first_staged(kernels, &panels);
-    let (staged, _) = aligned(scratch, (panels.end - first_staged) * panel_len);
+    let staged_len = (panels.end - first_staged) * panel_len;
+    let (staged, scratch) = aligned(scratch, staged_len);
+    let (wide, _) = aligned(
+        scratch,
+        if job.is_carried() || !job.has_totals() { 0 } else { staged_len * size_of::<f64>() / size_of::<E>() },
+    );
+    let Carry { done, ends, .. } = job.carry;
+    let behind = done + job.rows;
+    let is_even = done.is_multiple_of(BLOCK) && (ends || behind.is_multiple_of(BLOCK));
+    assert!(is_even || !job.carry.begun.is_null(), "a block that goes on in another call is carried");
+    assert!(job.is_carried() || done == 0 && ends, "what several calls sum is carried");
+    // What lies beside C is laid out like what is staged: block after block of rows, panel after panel, row after row.
+    let beside = rows.start * job.n.next_multiple_of(nr) + panels.start * panel_len;
+    let totals = match job.is_carried() {
+        true => job.carry.totals.wrapping_add(beside),
+        false => wide.as_mut_ptr().cast(),
+    };
+    let begun = job.carry.begun.wrapping_add(beside);
+    assert!(totals.is_aligned(), "64 bits need a place that is aligned");
 
     // SAFETY: rows of C, in a panel's columns, and behind them the sums.
     let c_row = |panel: usize, row: usize| unsafe {
@@ -185,13 +265,14 @@ unsafe fn reduce_block<E: Element>(
     let staged_row = |staged: &mut [E], panel: usize, row: usize| {
         staged[(panel - first_staged) * panel_len + row * nr..][..nr].as_mut_ptr()
     };
-    if job.accumulate {
+    if !done.is_multiple_of(NARROW_ROWS) {
         side_by_side(first_staged..panels.end, all_rows, |panel, row| {
             // SAFETY: so many elements remain in this row of C, and a panel's row has room for them.
             unsafe { copy(c_row(panel, row), staged_row(staged, panel, row), width_of(panel)) }
         });
     }
 
+    let has_totals = job.has_totals();
     // With the row of ones, the last tile is always packed beforehand, behind its other rows.
     let tail = if has_sums { rows.len() % TILE_ROWS } else { 0 };
     let tail_tile = (rows.len() - tail) / TILE_ROWS * a_tile;
@@ -202,30 +283,32 @@ unsafe fn reduce_block<E: Element>(
     }
     let mut start = 0;
     loop {
-        let steps = chunk_rows.min(job.rows - start);
-        let a = row(job.a, start, job.lda).wrapping_add(rows.start);
+        let at = done + start;
+        let steps = (chunk_rows - at % chunk_rows).min(job.rows - start);
+        let is_last = start + steps == job.rows;
+        let a = |r: usize| job.row(job.a, start + r, job.ki, job.lda).wrapping_add(rows.start);
         // Otherwise the first panel packs A in passing.
-        let beforehand = rows.len() <= UNPACKED_ROWS || width_of(panels.start) < nr;
+        let beforehand = rows.len() <= UNPACKED_ROWS || width_of(panels.start) < nr || job.pairs > 1;
         if beforehand {
             // SAFETY: the chunk's rows of A, from the block's first column on, are readable.
-            unsafe { pack_tiles(a, job.lda, rows.len(), steps, a_tile, packed_a) };
+            unsafe { pack_tiles(a, rows.len(), steps, a_tile, packed_a) };
         } else if has_sums {
+            let tail_of = |r: usize| a(r).wrapping_add(rows.len() - tail);
             // SAFETY: as above, from the first column of the last tile on.
-            unsafe {
-                pack_tiles(a.wrapping_add(rows.len() - tail), job.lda, tail, steps, a_tile, &mut packed_a[tail_tile..])
-            };
+            unsafe { pack_tiles(tail_of, tail, steps, a_tile, &mut packed_a[tail_tile..]) };
         }
         let segment = Segment { a: packed_a.as_mut_ptr().cast_const(), am: 1, ak: TILE_ROWS, k: steps };
         let mut panel = panels.start;
         while panel < panels.end {
-            let source_of = |start: usize, panel: usize| row(job.b, start, job.ldb).wrapping_add(panel * nr);
-            let is_ragged = width_of(panel) < nr;
-            let packs = is_ragged || rows.len() > UNPACKED_ROWS;
+            let source_of = |r: usize, panel: usize| job.row(job.b, r, job.n, job.ldb).wrapping_add(panel * nr);
+            // What tiles cannot pack in passing.
+            let is_odd = width_of(panel) < nr || job.pairs > 1;
+            let packs = is_odd || rows.len() > UNPACKED_ROWS;
             let group = if packs { 1 } else { panels.end.min(job.n / nr) - panel };
             let source = source_of(start, panel);
-            if is_ragged {
+            if is_odd {
                 // SAFETY: the chunk's rows of B are readable in the panel's columns.
-                unsafe { pack_panel(source, job.ldb, width_of(panel), steps, nr, packed_b) };
+                unsafe { pack_panel(|r| source_of(start + r, panel), width_of(panel), steps, nr, packed_b) };
             }
             let (b, b_k) = if packs { (packed_b.as_mut_ptr().cast_const(), nr) } else { (source, steps_of(job.ldb)) };
             let (c, c_row, c_panel) = if panel >= first_staged {
@@ -244,11 +327,16 @@ unsafe fn reduce_block<E: Element>(
                 c_panel,
                 m: all_rows,
                 panels: group,
-                start: if job.accumulate || start > 0 { c } else { std::ptr::null() },
+                // Until its first 64 rows are complete, C holds nothing of a block.
+                start: if at % NARROW_ROWS < BLOCK { std::ptr::null() } else { c },
                 start_row: c_row,
                 start_panel: c_panel,
                 ..GemmCall::bare()
             };
+            let place = (panel - panels.start) * panel_len;
+            let block_ends = (at + steps).is_multiple_of(NARROW_ROWS) || is_last && ends;
+            let goes_on = is_last && !ends && !behind.is_multiple_of(BLOCK);
+            let begun_at = begun.wrapping_add(place);
             let packs_a = panel == panels.start && !beforehand;
             panel += group;
             // The rows of B that will be packed next. They lie far apart, so waiting for them then
@@ -257,17 +345,32 @@ unsafe fn reduce_block<E: Element>(
                 if panel < panels.end { source_of(start, panel) } else { source_of(start + steps, panels.start) };
             let aside = Aside {
                 a_tile,
-                a_source: if packs_a { a } else { std::ptr::null() },
+                a_source: if packs_a { a(0) } else { std::ptr::null() },
                 a_source_k: steps_of(job.lda),
                 packs_tail: !has_sums,
-                b_source: if packs && !is_ragged { source } else { std::ptr::null() },
+                b_source: if packs && !is_odd { source } else { std::ptr::null() },
                 b_source_k: steps_of(job.ldb),
                 hint,
                 hint_k: steps_of(job.ldb),
+                open: BLOCK - at % BLOCK,
+                begun: if at.is_multiple_of(BLOCK) { std::ptr::null() } else { begun_at.cast_const() },
+                unfinished: if goes_on { begun_at } else { std::ptr::null_mut() },
             };
             // SAFETY: A and B are the packed chunk (or whole panels of B itself), C is the scratch
             // copy or whole panels of C.
             unsafe { (kernels.tiled)(&call, &aside) };
+            if has_totals && block_ends {
+                let len = group * panel_len;
+                // SAFETY: the panels' totals, which are as many as there are elements staged.
+                unsafe {
+                    let totals = totals.wrapping_add(place);
+                    if at < NARROW_ROWS {
+                        totals.write_bytes(0, len);
+                    }
+                    let none = std::ptr::null();
+                    (kernels.row_sums)(&RowSums { a: none, lda: 0, b: c, ldb: 0, totals, panels: len / nr, rows: 1 });
+                }
+            }
         }
         start += steps;
         if start == job.rows {
@@ -276,8 +379,16 @@ unsafe fn reduce_block<E: Element>(
     }
 
     side_by_side(first_staged..panels.end, all_rows, |panel, row| {
+        let (into, width) = (c_row(panel, row), width_of(panel));
         // SAFETY: as above.
-        unsafe { copy(staged_row(staged, panel, row), c_row(panel, row), width_of(panel)) }
+        unsafe {
+            if ends && has_totals {
+                let total = totals.add((panel - panels.start) * panel_len + row * nr);
+                (0..width).for_each(|j| *into.add(j) = E::nearest(*total.add(j)));
+            } else {
+                copy(staged_row(staged, panel, row), into, width);
+            }
+        }
     });
 }
 
@@ -336,10 +447,9 @@ fn aligned<E>(scratch: &mut [E], len: usize) -> (&mut [E], &mut [E]) {
 /// rows, six to a row, and begins at `t·tile_len`. Columns past `width` are left as they were; no kernel reads them.
 ///
 /// # Safety
-/// `a[r*lda + i]` is readable for `r < steps`, `i < width`.
+/// `width` elements are readable from each of the rows `a(0)` to `a(steps - 1)` on.
 unsafe fn pack_tiles<E: Element>(
-    a: *const E,
-    lda: isize,
+    a: impl Fn(usize) -> *const E,
     width: usize,
     steps: usize,
     tile_len: usize,
@@ -347,8 +457,8 @@ unsafe fn pack_tiles<E: Element>(
 ) {
     for r in 0..steps {
         // SAFETY: the caller's promise.
-        let row = unsafe { std::slice::from_raw_parts(row(a, r, lda), width) };
-        let ahead = self::row(a, r + PACK_AHEAD, lda);
+        let row = unsafe { std::slice::from_raw_parts(a(r), width) };
+        let ahead = a(r + PACK_AHEAD);
         (0..width).step_by(LINE / size_of::<E>()).for_each(|j| prefetch_near(ahead.wrapping_add(j)));
         let (whole, rest) = row.as_chunks::<TILE_ROWS>();
         let mut to = r * TILE_ROWS;
@@ -365,26 +475,32 @@ unsafe fn pack_tiles<E: Element>(
 /// Packs `steps` rows of `width` columns into one panel of `nr`, filling it up with zeros.
 ///
 /// # Safety
-/// `b[r*ldb + j]` is readable for `r < steps`, `j < width`.
-unsafe fn pack_panel<E: Element>(b: *const E, ldb: isize, width: usize, steps: usize, nr: usize, packed: &mut [E]) {
+/// `width` elements are readable from each of the rows `b(0)` to `b(steps - 1)` on.
+unsafe fn pack_panel<E: Element>(
+    b: impl Fn(usize) -> *const E,
+    width: usize,
+    steps: usize,
+    nr: usize,
+    packed: &mut [E],
+) {
     // A full panel of a usual width, with a length the compiler knows.
-    unsafe fn full<E: Element, const NR: usize>(b: *const E, ldb: isize, rows: &mut [[E; NR]]) {
+    unsafe fn full<E: Element, const NR: usize>(b: impl Fn(usize) -> *const E, rows: &mut [[E; NR]]) {
         for (r, packed) in rows.iter_mut().enumerate() {
             // SAFETY: the caller's promise.
-            *packed = unsafe { row(b, r, ldb).cast::<[E; NR]>().read() };
+            *packed = unsafe { b(r).cast::<[E; NR]>().read() };
         }
     }
     let packed = &mut packed[..steps * nr];
     // SAFETY: the caller's promise.
     unsafe {
         match (nr, width == nr) {
-            (4, true) => full(b, ldb, packed.as_chunks_mut::<4>().0),
-            (8, true) => full(b, ldb, packed.as_chunks_mut::<8>().0),
-            (16, true) => full(b, ldb, packed.as_chunks_mut::<16>().0),
-            (32, true) => full(b, ldb, packed.as_chunks_mut::<32>().0),
+            (4, true) => full(b, packed.as_chunks_mut::<4>().0),
+            (8, true) => full(b, packed.as_chunks_mut::<8>().0),
+            (16, true) => full(b, packed.as_chunks_mut::<16>().0),
+            (32, true) => full(b, packed.as_chunks_mut::<32>().0),
             _ => {
                 for (r, packed) in packed.chunks_exact_mut(nr).enumerate() {
-                    let from = std::slice::from_raw_parts(row(b, r, ldb), width);
+                    let from = std::slice::from_raw_parts(b(r), width);
                     packed[..width].copy_from_slice(from);
                     packed[width..].fill(E::default());
                 }
@@ -393,8 +509,8 @@ unsafe fn pack_panel<E: Element>(b: *const E, ldb: isize, width: usize, steps: u
     }
 }
 
-/// `c[j] (+)= Σ_r b[r*ldb + j]` for `j < n`, `r < rows`, in the order of r; each element times one of another matrix, if
-/// there is one.
+/// `c[j] = Σ_r b[r*ldb + j]` for `j < n`, over the rows of this call and of those before it, in the order of r and in 64
+/// bits; each element times one of another matrix, if there is one.
 #[derive(Clone, Copy, Debug)]
 pub struct ReduceRows<E> {
     pub b: *const E,
@@ -404,8 +520,8 @@ pub struct ReduceRows<E> {
     pub n: usize,
     pub rows: usize,
     pub c: *mut E,
-    /// Whether to add to what C holds.
-    pub accumulate: bool,
+    /// What it goes on from; what has begun is not used.
+    pub carry: Carry<E>,
 }
 
 // SAFETY: the pointers are used only by `reduce_rows`, whose contract covers concurrent use.
@@ -428,80 +544,62 @@ impl<E: Element> ReduceRows<E> {
 /// Sums the given columns. Each is one sum in the order of the rows, so the bits do not depend on
 /// how the columns are shared out.
 ///
-/// This is the product of a row of ones with B: multiplying by one is exact, so a fused
-/// multiply-add is an addition, and the columns that fill no panel can simply be added. With products there are two
-/// roundings in those columns, and one in the others: then columns are shared out by [`ReduceRows::columns`].
+/// With products of 64-bit elements there are two roundings in the columns that fill no panel, and one in the others where
+/// the machine fuses: so columns are shared out by [`ReduceRows::columns`].
+///
+/// `scratch` is grown to the number of columns where nothing is carried.
 ///
 /// # Safety
 /// B and what it is multiplied by must be readable and C writable as [`ReduceRows`] describes, without overlap. Other threads may
 /// sum other columns at the same time; nothing else may write to B or C.
-pub unsafe fn reduce_rows<E: Element>(kernels: &Kernels<E>, job: &ReduceRows<E>, columns: Range<usize>) {
+pub unsafe fn reduce_rows<E: Element>(
+    kernels: &Kernels<E>,
+    job: &ReduceRows<E>,
+    columns: Range<usize>,
+    scratch: &mut Vec<f64>,
+) {
     assert!(columns.start <= columns.end && columns.end <= job.n, "columns {columns:?} of {}", job.n);
-    let panels = columns.len() / kernels.nr;
-    let tail = columns.start + panels * kernels.nr..columns.end;
-    if let Some((a, lda)) = job.times {
-        for start in (0..job.rows.max(1)).step_by(SUM_ROWS) {
-            let products = RowProducts {
-                a: row(a, start, lda).wrapping_add(columns.start),
-                lda,
-                b: row(job.b, start, job.ldb).wrapping_add(columns.start),
-                ldb: job.ldb,
-                c: job.c.wrapping_add(columns.start),
-                panels,
-                rows: SUM_ROWS.min(job.rows - start),
-                accumulate: job.accumulate || start > 0,
-            };
-            // SAFETY: whole panels inside the columns, over rows that exist.
-            unsafe { (kernels.row_products)(&products) };
+    let totals = match job.carry.totals.is_null() {
+        false => job.carry.totals.wrapping_add(columns.start),
+        true => {
+            scratch.resize(scratch.len().max(columns.len()), 0.0);
+            scratch.as_mut_ptr()
         }
-        for j in tail {
-            // SAFETY: column `j` of B, what it is multiplied by, and C.
-            unsafe {
-                let c = job.c.add(j);
-                let terms = (0..job.rows).map(|r| (*row(a, r, lda).add(j)).times(*row(job.b, r, job.ldb).add(j)));
-                *c = terms.fold(if job.accumulate { *c } else { E::default() }, E::plus);
-            }
-        }
-        return;
+    };
+    // SAFETY: the totals are those of these columns, and nobody else's.
+    let totals = unsafe { std::slice::from_raw_parts_mut(totals, columns.len()) };
+    if job.carry.done == 0 {
+        totals.fill(0.0);
     }
-    let one = E::ONE;
-    let mut start = 0;
-    loop {
-        let steps = SUM_ROWS.min(job.rows - start);
-        let segment = Segment { a: &one, am: 0, ak: 0, k: steps };
-        let c = job.c.wrapping_add(columns.start);
-        let call = GemmCall {
-            segments: &segment,
-            segment_count: 1,
-            b: row(job.b, start, job.ldb).wrapping_add(columns.start),
-            b_panel: kernels.nr,
-            b_k: steps_of(job.ldb),
-            c,
-            c_row: 0,
-            c_panel: kernels.nr,
-            m: 1,
+    let panels = columns.len() / kernels.nr;
+    let (times, lda) = job.times.unwrap_or((std::ptr::null(), 0));
+    if panels > 0 {
+        let sums = RowSums {
+            a: if times.is_null() { times } else { times.wrapping_add(columns.start) },
+            lda,
+            b: job.b.wrapping_add(columns.start),
+            ldb: job.ldb,
+            totals: totals.as_mut_ptr(),
             panels,
-            start: if job.accumulate || start > 0 { c } else { std::ptr::null() },
-            start_row: 0,
-            start_panel: kernels.nr,
-            ..GemmCall::bare()
+            rows: job.rows,
         };
         // SAFETY: whole panels inside the columns, over rows that exist.
-        unsafe { (kernels.gemm)(&call) };
-        start += steps;
-        if start == job.rows {
-            break;
+        unsafe { (kernels.row_sums)(&sums) };
+    }
+    let first = panels * kernels.nr;
+    for (j, total) in (columns.start + first..columns.end).zip(&mut totals[first..]) {
+        for r in 0..job.rows {
+            // SAFETY: column `j` of B, and of what it is multiplied by.
+            unsafe {
+                let factor = if times.is_null() { 1.0 } else { (*row(times, r, lda).add(j)).wide() };
+                *total += (*row(job.b, r, job.ldb).add(j)).wide() * factor;
+            }
         }
     }
-    for j in tail {
-        // SAFETY: column `j` of B and C.
-        unsafe {
-            let c = job.c.add(j);
-            let mut sum = if job.accumulate { *c } else { E::default() };
-            for r in 0..job.rows {
-                sum = sum.plus(*row(job.b, r, job.ldb).add(j));
-            }
-            *c = sum;
+    if job.carry.ends {
+        for (j, &total) in columns.zip(&*totals) {
+            // SAFETY: column `j` of C.
+            unsafe { *job.c.add(j) = E::nearest(total) };
         }
     }
 }

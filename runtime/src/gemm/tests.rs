@@ -7,16 +7,12 @@ use std::ops::Range;
 /// What the tests need of an element beyond the kernels.
 trait Real: Element + Debug {
     fn of(value: f64) -> Self;
-    fn wide(self) -> f64;
     fn bits(self) -> u64;
     const EPSILON: f64;
 }
 impl Real for f32 {
     fn of(value: f64) -> Self {
         value as f32
-    }
-    fn wide(self) -> f64 {
-        self.into()
     }
     fn bits(self) -> u64 {
         self.to_bits().into()
@@ -26,9 +22,6 @@ impl Real for f32 {
 impl Real for f64 {
     fn of(value: f64) -> Self {
         value
-    }
-    fn wide(self) -> f64 {
-        self
     }
     fn bits(self) -> u64 {
         self.to_bits()
@@ -386,13 +379,13 @@ fn packing() {
     }
 }
 
-fn reduce_shape<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool) {
-    let plain = reduce_shape_with::<E>(ki, n, rows, accumulate, false);
-    assert!(plain == reduce_shape_with::<E>(ki, n, rows, accumulate, true), "sums beside C change nothing of it");
+fn reduce_shape<E: Real>(ki: usize, n: usize, rows: usize) {
+    let plain = reduce_shape_with::<E>(ki, n, rows, false);
+    assert!(plain == reduce_shape_with::<E>(ki, n, rows, true), "sums beside C change nothing of it");
 }
 
 /// The bits of C by all instruction sets.
-fn reduce_shape_with<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool, with_sums: bool) -> Vec<Vec<u64>> {
+fn reduce_shape_with<E: Real>(ki: usize, n: usize, rows: usize, with_sums: bool) -> Vec<Vec<u64>> {
     let (lda, ldb, ldc) = (ki + 5, n + 3, n + 2);
     // Exactly as long as the matrices reach, so that a tool that watches memory sees any excess.
     let reach = |rows: usize, ld: usize, width: usize| {
@@ -401,12 +394,11 @@ fn reduce_shape_with<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool
     let a: Vec<E> = noise(reach(rows, lda, ki), 1);
     let b: Vec<E> = noise(reach(rows, ldb, n), 2);
     let old: Vec<E> = noise(ki * ldc, 3);
-    let old_sums: Vec<E> = noise(n, 4);
     let mut all = Vec::new();
     for kernels in Kernels::<E>::all_supported() {
         let mut scratch = Vec::new();
         let mut run = |cuts: &[usize]| {
-            let (mut c, mut sums) = (old.clone(), old_sums.clone());
+            let (mut c, mut sums) = (old.clone(), vec![E::of(9.0); n]);
             let job = ReduceProduct {
                 a: a.as_ptr(),
                 lda: lda as isize,
@@ -415,10 +407,11 @@ fn reduce_shape_with<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool
                 ldb: ldb as isize,
                 n,
                 rows,
+                pairs: 1,
                 c: c.as_mut_ptr(),
                 ldc,
                 sums: if with_sums { sums.as_mut_ptr() } else { std::ptr::null_mut() },
-                accumulate,
+                carry: Carry::none(),
             };
             let units = job.units(kernels);
             let mut edges: Vec<usize> = cuts.iter().map(|cut| cut * units / 100).collect();
@@ -430,17 +423,16 @@ fn reduce_shape_with<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool
                 start = end;
             }
             assert_eq!(scratch.len(), job.scratch_len(kernels));
-            let mut expected = old_sums.clone();
             if with_sums {
-                let job =
-                    ReduceRows { b: job.b, ldb: job.ldb, times: None, n, rows, c: expected.as_mut_ptr(), accumulate };
-                // SAFETY: all of B; supported kernels.
-                unsafe { reduce_rows(kernels, &job, 0..n) };
+                for (j, sum) in sums.iter().enumerate() {
+                    let terms = (0..rows).map(|r| b[r * ldb + j].wide());
+                    let (expected, size) = terms.fold((0.0, 0.0), |(sum, size), x| (sum + x, size + x.abs()));
+                    assert!((sum.wide() - expected).abs() <= E::EPSILON * 40.0 * size, "sums of B's rows");
+                }
             }
-            assert_eq!(bits(&sums), bits(&expected), "{} {ki}×{n}×{rows}: sums of B's rows", kernels.instruction_set);
-            c
+            (c, sums)
         };
-        let whole = run(&[]);
+        let (whole, sums) = run(&[]);
         for i in 0..ki {
             for j in 0..ldc {
                 let (was, value) = (old[i * ldc + j], whole[i * ldc + j]);
@@ -448,11 +440,13 @@ fn reduce_shape_with<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool
                     assert_eq!(was, value, "outside C");
                     continue;
                 }
-                let mut sum = if accumulate { was.wide() } else { 0.0 };
+                let (mut sum, mut size) = (0.0, 0.0);
                 for r in 0..rows {
-                    sum += a[r * lda + i].wide() * b[r * ldb + j].wide();
+                    let term = a[r * lda + i].wide() * b[r * ldb + j].wide();
+                    (sum, size) = (sum + term, size + term.abs());
                 }
-                let bound = E::EPSILON * (rows as f64 + 2.0);
+                // Blocks of 64 rows, and 32 of these, whatever the number of rows.
+                let bound = E::EPSILON * size * (rows.min(96) as f64 + 2.0) / 2.0;
                 assert!(
                     (sum - value.wide()).abs() <= bound,
                     "{} {ki}×{n}×{rows}: C({i},{j}) is {value:?}, should be {sum}",
@@ -461,7 +455,9 @@ fn reduce_shape_with<E: Real>(ki: usize, n: usize, rows: usize, accumulate: bool
             }
         }
         for cuts in [&[50][..], &[33, 66], &[10, 20, 30, 40, 50, 60, 70, 80, 90]] {
-            assert_eq!(bits(&whole), bits(&run(cuts)), "{} {ki}×{n}×{rows} cut at {cuts:?}", kernels.instruction_set);
+            let (cut, cut_sums) = run(cuts);
+            assert_eq!(bits(&whole), bits(&cut), "{} {ki}×{n}×{rows} cut at {cuts:?}", kernels.instruction_set);
+            assert_eq!(bits(&sums), bits(&cut_sums));
         }
         all.push(bits(&whole));
     }
@@ -483,23 +479,25 @@ fn weight_gradients() {
         (12, 48, 513),
         (2, 130, 1100),
         (45, 70, 1000),
+        (45, 70, 2048),
+        (45, 70, 2049),
+        (3, 5, 40_000),
         (700, 20, 800),
         // More panels than are staged together, the last of them ragged.
         (7, 1101, 800),
+        (7, 1101, 2100),
     ] {
-        for accumulate in [false, true] {
-            reduce_shape::<f32>(ki, n, rows, accumulate);
-            reduce_shape::<f64>(ki, n, rows, accumulate);
-        }
+        reduce_shape::<f32>(ki, n, rows);
+        reduce_shape::<f64>(ki, n, rows);
     }
 }
 
 /// The blocks of a gradient may be computed by threads at once.
 #[test]
 fn weight_gradients_on_a_team() {
-    let (ki, n, rows) = (100, 70, 500);
+    let (ki, n, rows) = (100, 70, 2500);
     let (a, b): (Vec<f32>, Vec<f32>) = (noise(rows * ki, 1), noise(rows * n, 2));
-    let kernels = Kernels::<f32>::detect();
+    let kernels = Kernels::<f32>::all_supported().next().expect("some kernels");
     let result = |members: usize| {
         let mut c = vec![0.0f32; ki * n];
         let job = ReduceProduct {
@@ -510,10 +508,11 @@ fn weight_gradients_on_a_team() {
             ldb: n as isize,
             n,
             rows,
+            pairs: 1,
             c: c.as_mut_ptr(),
             ldc: n,
             sums: std::ptr::null_mut(),
-            accumulate: false,
+            carry: Carry::none(),
         };
         let units = job.units(kernels);
         crate::team::Team::new(members).unwrap().run(&|member| {
@@ -533,28 +532,23 @@ fn row_sums<E: Real>() {
         let ldb = n + 3;
         let b: Vec<E> = noise(rows * ldb, 4);
         let old: Vec<E> = noise(n + 1, 6);
-        for accumulate in [false, true] {
-            // One order for all: every instruction set gives the same bits here.
-            let mut expected = old.clone();
-            for j in 0..n {
-                let mut sum = if accumulate { old[j] } else { E::default() };
-                for r in 0..rows {
-                    sum = sum.plus(b[r * ldb + j]);
+        // One order for all: every instruction set gives the same bits here.
+        let mut expected = old.clone();
+        for j in 0..n {
+            expected[j] = E::of((0..rows).fold(0.0, |sum, r| sum + b[r * ldb + j].wide()));
+        }
+        for kernels in Kernels::<E>::all_supported() {
+            for cut in [0, 1, n / 3, n / 2, n] {
+                let mut c = old.clone();
+                let (ldb, carry) = (ldb as isize, Carry::none());
+                let job = ReduceRows { b: b.as_ptr(), ldb, times: None, n, rows, c: c.as_mut_ptr(), carry };
+                let mut scratch = Vec::new();
+                // SAFETY: all of the matrices above; supported kernels.
+                unsafe {
+                    reduce_rows(kernels, &job, 0..cut, &mut scratch);
+                    reduce_rows(kernels, &job, cut..n, &mut scratch);
                 }
-                expected[j] = sum;
-            }
-            for kernels in Kernels::<E>::all_supported() {
-                for cut in [0, 1, n / 3, n / 2, n] {
-                    let mut c = old.clone();
-                    let ldb = ldb as isize;
-                    let job = ReduceRows { b: b.as_ptr(), ldb, times: None, n, rows, c: c.as_mut_ptr(), accumulate };
-                    // SAFETY: all of the matrices above; supported kernels.
-                    unsafe {
-                        reduce_rows(kernels, &job, 0..cut);
-                        reduce_rows(kernels, &job, cut..n);
-                    }
-                    assert_eq!(bits(&expected), bits(&c), "{} {n}×{rows} cut at {cut}", kernels.instruction_set);
-                }
+                assert_eq!(bits(&expected), bits(&c), "{} {n}×{rows} cut at {cut}", kernels.instruction_set);
             }
         }
     }
@@ -566,44 +560,89 @@ fn row_sums_have_one_order() {
     row_sums::<f64>();
 }
 
+/// Ten million times 0.1, in pieces: 32 bits hold the mean, which a running sum of 32 bits misses by a tenth.
+#[test]
+fn a_mean_of_ten_million_rows() {
+    const ROWS: usize = 10_000_000;
+    let b = vec![0.1f32; ROWS];
+    for kernels in Kernels::<f32>::all_supported() {
+        let (mut totals, mut c) = ([0.0f64], [0.0f32]);
+        for (done, rows) in [(0, 1), (1, 4_999_999), (5_000_000, 5_000_000)] {
+            let (ends, begun) = (done + rows == ROWS, std::ptr::null_mut());
+            let carry = Carry { done, ends, totals: totals.as_mut_ptr(), begun };
+            let (b, c) = (b[done..].as_ptr(), c.as_mut_ptr());
+            let job = ReduceRows { b, ldb: 1, times: None, n: 1, rows, c, carry };
+            // SAFETY: rows that are there; supported kernels.
+            unsafe { reduce_rows(kernels, &job, 0..1, &mut Vec::new()) };
+        }
+        assert!((f64::from(c[0]) / ROWS as f64 / 0.1 - 1.0).abs() < 1e-7, "{}", c[0]);
+    }
+}
+
+/// The weight gradient of ones and 0.1 over five million rows.
+#[test]
+fn a_product_of_five_million_rows() {
+    const ROWS: usize = 5_000_000;
+    let (a, b) = (vec![1.0f32; ROWS], vec![0.1f32; ROWS]);
+    for kernels in Kernels::<f32>::all_supported() {
+        let (mut c, mut sums) = ([0.0f32], [0.0f32]);
+        let job = ReduceProduct {
+            a: a.as_ptr(),
+            lda: 1,
+            ki: 1,
+            b: b.as_ptr(),
+            ldb: 1,
+            n: 1,
+            rows: ROWS,
+            pairs: 1,
+            c: c.as_mut_ptr(),
+            ldc: 1,
+            sums: sums.as_mut_ptr(),
+            carry: Carry::none(),
+        };
+        // SAFETY: the matrices above; supported kernels.
+        unsafe { reduce_product(kernels, &job, 0..job.units(kernels), &mut Vec::new()) };
+        for sum in [c[0], sums[0]] {
+            let error = f64::from(sum) / (ROWS as f64 * f64::from(0.1f32)) - 1.0;
+            assert!(error.abs() < 1e-6, "{}: {error:e}", kernels.instruction_set);
+        }
+    }
+}
+
 /// Sums of products: right, and the same bits for every number of members and from pieces of rows.
 fn row_products<E: Real>() {
     for (n, rows) in [(1, 1), (1, 0), (7, 100), (16, 31), (97, 65), (200, 1000)] {
         let (lda, ldb) = (n as isize + 5, n as isize + 3);
         let (a, b): (Vec<E>, Vec<E>) = (noise((rows + 1) * (n + 5), 2), noise((rows + 1) * (n + 3), 4));
-        let old: Vec<E> = noise(n, 6);
         for kernels in Kernels::<E>::all_supported() {
             let run = |members: usize, piece: usize| {
-                let mut c = old.clone();
-                for start in (0..rows.max(1)).step_by(piece) {
-                    let (rows, times) = (piece.min(rows - start), a[start * (n + 5)..].as_ptr());
-                    let b = b[start * (n + 3)..].as_ptr();
+                let (mut c, mut totals) = (vec![E::of(7.0); n], vec![7.0; n]);
+                for done in (0..rows.max(1)).step_by(piece) {
+                    let (some, times) = (piece.min(rows - done), a[done * (n + 5)..].as_ptr());
+                    let b = b[done * (n + 3)..].as_ptr();
                     let (c, times) = (c.as_mut_ptr(), Some((times, lda)));
-                    let job = ReduceRows { b, ldb, times, n, rows, c, accumulate: true };
+                    let (totals, begun) = (totals.as_mut_ptr(), std::ptr::null_mut());
+                    let carry = Carry { done, ends: done + some == rows, totals, begun };
+                    let job = ReduceRows { b, ldb, times, n, rows: some, c, carry };
                     for member in 0..members {
                         let panels = job.panels(kernels);
                         let columns = job.columns(kernels, panels * member / members..panels * (member + 1) / members);
                         // SAFETY: all of the matrices above; supported kernels.
-                        unsafe { reduce_rows(kernels, &job, columns) };
+                        unsafe { reduce_rows(kernels, &job, columns, &mut Vec::new()) };
                     }
                 }
                 c
             };
             let whole = run(1, rows.max(1));
-            for (j, (&sum, old)) in whole.iter().zip(&old).enumerate() {
+            for (j, &sum) in whole.iter().enumerate() {
                 let terms = (0..rows).map(|r| a[r * (n + 5) + j].wide() * b[r * (n + 3) + j].wide());
-                let (expected, size) =
-                    terms.fold((old.wide(), old.wide().abs()), |(sum, size), x| (sum + x, size + x.abs()));
+                let (expected, size) = terms.fold((0.0, 0.0), |(sum, size), x: f64| (sum + x, size + x.abs()));
                 let allowed = size * E::EPSILON * 40.0;
                 assert!((sum.wide() - expected).abs() <= allowed, "{} {n}×{rows} [{j}]", kernels.instruction_set);
             }
             for (members, piece) in [(2, rows.max(1)), (5, rows.max(1)), (1, 33), (3, 7)] {
-                assert_eq!(
-                    bits(&whole),
-                    bits(&run(members, piece)),
-                    "{} {n}×{rows} {members} {piece}",
-                    kernels.instruction_set
-                );
+                let (given, set) = (run(members, piece), kernels.instruction_set);
+                assert_eq!(bits(&whole), bits(&given), "{set} {n}×{rows} {members} {piece}");
             }
         }
     }
@@ -622,8 +661,17 @@ fn pieces_from_the_end<E: Real>(ki: usize, n: usize, rows: usize) {
     let (back_a, back_b) = (turned(&a, ki), turned(&b, n));
     for kernels in Kernels::<E>::all_supported() {
         let (mut c, mut sums, mut beside) = (vec![E::default(); ki * n], vec![E::default(); n], vec![E::default(); n]);
-        let mut sum = |a: *const E, b: *const E, sign: isize, rows: usize, accumulate: bool| {
+        let carried_len = (ki + 1) * n.next_multiple_of(kernels.nr);
+        let (mut totals, mut begun) = (vec![7.0f64; carried_len], vec![E::of(7.0); carried_len]);
+        let mut row_totals = vec![7.0f64; n];
+        let mut sum = |a: *const E, b: *const E, sign: isize, done: usize, count: usize| {
             let (lda, ldb) = (sign * ki as isize, sign * n as isize);
+            let carry = Carry {
+                done,
+                ends: done + count == rows,
+                totals: if count == rows { std::ptr::null_mut() } else { totals.as_mut_ptr() },
+                begun: begun.as_mut_ptr(),
+            };
             let product = ReduceProduct {
                 a,
                 lda,
@@ -631,51 +679,103 @@ fn pieces_from_the_end<E: Real>(ki: usize, n: usize, rows: usize) {
                 b,
                 ldb,
                 n,
-                rows,
+                rows: count,
+                pairs: 1,
                 c: c.as_mut_ptr(),
                 ldc: n,
                 sums: beside.as_mut_ptr(),
-                accumulate,
+                carry,
             };
-            let of_rows = ReduceRows { b, ldb, times: None, n, rows, c: sums.as_mut_ptr(), accumulate };
+            let carry = Carry { totals: row_totals.as_mut_ptr(), ..carry };
+            let of_rows = ReduceRows { b, ldb, times: None, n, rows: count, c: sums.as_mut_ptr(), carry };
+            assert_eq!(product.carried_len(kernels), carried_len);
+            // As two members would, who share each piece in another place.
+            let units = product.units(kernels);
+            let cut = done % (units + 1);
             // SAFETY: all of the matrices above, from whichever end; supported kernels.
             unsafe {
-                reduce_product(kernels, &product, 0..product.units(kernels), &mut Vec::new());
-                reduce_rows(kernels, &of_rows, 0..n);
+                reduce_product(kernels, &product, 0..cut, &mut Vec::new());
+                reduce_product(kernels, &product, cut..units, &mut Vec::new());
+                reduce_rows(kernels, &of_rows, 0..n, &mut Vec::new());
             }
-            assert_eq!(bits(&beside), bits(&sums));
-            (bits(&c), bits(&sums))
+            (bits(&c), bits(&sums), bits(&beside))
         };
-        let expected = sum(back_a.as_ptr(), back_b.as_ptr(), 1, rows, false);
-        for piece in [1, 7, 100, rows] {
+        let expected = sum(back_a.as_ptr(), back_b.as_ptr(), 1, 0, rows);
+        for piece in [1, 7, 32, 100, 640, rows] {
             let mut given = None;
             let mut end = rows;
             while end > 0 {
+                // The last piece may be a short one, as a segment may.
                 let len = piece.min(end);
                 let (last_a, last_b) = (&a[(end - 1) * ki..], &b[(end - 1) * n..]);
-                given = Some(sum(last_a.as_ptr(), last_b.as_ptr(), -1, len, end < rows));
+                given = Some(sum(last_a.as_ptr(), last_b.as_ptr(), -1, rows - end, len));
                 end -= len;
             }
-            assert_eq!(
-                given.as_ref(),
-                Some(&expected),
-                "{} {ki}×{n}×{rows} in pieces of {piece}",
-                kernels.instruction_set
-            );
+            let set = kernels.instruction_set;
+            assert_eq!(given.as_ref(), Some(&expected), "{set} {ki}×{n}×{rows} in pieces of {piece}");
         }
     }
 }
 
 #[test]
 fn sums_in_pieces_from_the_end() {
-    for (ki, n, rows) in [(3, 7, 20), (13, 33, 257), (28, 64, 600), (2, 40, 300)] {
+    for (ki, n, rows) in
+        [(3, 7, 20), (13, 33, 257), (28, 64, 600), (2, 40, 300), (150, 70, 300), (5, 9, 2500), (3, 5, 2048)]
+    {
         pieces_from_the_end::<f32>(ki, n, rows);
         pieces_from_the_end::<f64>(ki, n, rows);
     }
 }
 
+/// Rows of several pairs are as many rows of one, from either end.
+#[test]
+fn rows_of_pairs() {
+    for (ki, n, rows, pairs) in [(3, 7, 20, 5), (40, 33, 257, 3), (14, 64, 70, 40), (2, 40, 1, 2500)] {
+        let all = rows * pairs;
+        let (a, b): (Vec<f32>, Vec<f32>) = (noise(all * ki, 1), noise(all * n, 2));
+        // Each row of pairs with something behind it.
+        let apart = |x: &[f32], width: usize| -> Vec<f32> {
+            x.chunks(pairs * width).flat_map(|row| row.iter().copied().chain([f32::NAN; 3])).collect()
+        };
+        // The pairs of the last row first, each row's in their order.
+        let turned = |x: &[f32], width: usize| x.chunks(pairs * width).rev().flatten().copied().collect::<Vec<f32>>();
+        for kernels in Kernels::<f32>::all_supported() {
+            let sum = |(a, lda): (&[f32], isize), (b, ldb): (&[f32], isize), pairs: usize| {
+                let mut c = vec![0.0f32; ki * n];
+                let last = |x: &[f32], ld: isize| match ld < 0 {
+                    true => x[(rows as isize - 1) as usize * ld.unsigned_abs()..].as_ptr(),
+                    false => x.as_ptr(),
+                };
+                let job = ReduceProduct {
+                    a: last(a, lda),
+                    lda,
+                    ki,
+                    b: last(b, ldb),
+                    ldb,
+                    n,
+                    rows: all,
+                    pairs,
+                    c: c.as_mut_ptr(),
+                    ldc: n,
+                    sums: std::ptr::null_mut(),
+                    carry: Carry::none(),
+                };
+                // SAFETY: matrices of so many rows; supported kernels.
+                unsafe { reduce_product(kernels, &job, 0..job.units(kernels), &mut Vec::new()) };
+                bits(&c)
+            };
+            let (apart_a, apart_b) = (apart(&a, ki), apart(&b, n));
+            let [lda, ldb] = [ki, n].map(|width| (pairs * width + 3) as isize);
+            let one = sum((&a, ki as isize), (&b, n as isize), 1);
+            assert_eq!(one, sum((&apart_a, lda), (&apart_b, ldb), pairs), "{} {ki}×{n}", kernels.instruction_set);
+            let back = sum((&turned(&a, ki), ki as isize), (&turned(&b, n), n as isize), 1);
+            assert_eq!(back, sum((&apart_a, -lda), (&apart_b, -ldb), pairs), "{} {ki}×{n}", kernels.instruction_set);
+        }
+    }
+}
+
 /// A table of two products, the second of which starts from the first and has more segments than one call takes, against
-/// one product of all that is joined: the same bits, in rows in memory and in scratch, whatever block it is.
+/// one product of all that is joined; the same bits in rows in memory and in scratch, whatever block it is.
 fn tables<E: Real>() {
     use retrograd_compiler::codegen::{Place, RowPart, TileProduct, TileProducts};
     let (rows, parts, k_part, panels) = (7, 11, 3, 9);
@@ -693,6 +793,7 @@ fn tables<E: Real>() {
         let part = |i: usize| RowPart { access: 0, offset: (i * k_part) as u32, stride: k as u32, len: k_part as u32 };
         let in_c = RowPart { access: 3, offset: 0, stride: n as u32, len: 0 };
         let in_rows = Place::Rows(in_c);
+        let mut first: Option<Vec<E>> = None;
         for (into, block_rows, block_panels) in [
             (in_rows, 0..rows, 0..panels),
             (in_rows, 2..5, 1..8),
@@ -728,10 +829,13 @@ fn tables<E: Real>() {
                     m,
                 );
             }
+            // The first block is all of it.
+            let first = first.get_or_insert_with(|| c.clone());
             for r in 0..rows {
                 for (p, j) in (0..panels).flat_map(|p| (0..nr).map(move |j| (p, j))) {
                     let inside = block_rows.contains(&r) && block_panels.contains(&p);
-                    let expected = if inside { joined[p * rows * nr + r * nr + j] } else { E::default() };
+                    let joined = if inside { joined[p * rows * nr + r * nr + j].wide() } else { 0.0 };
+                    let expected = if inside { first[r * n + p * nr + j] } else { E::default() };
                     let got = match into {
                         Place::Rows(_) => c[r * n + p * nr + j],
                         Place::Scratch(_) if inside => {
@@ -739,6 +843,7 @@ fn tables<E: Real>() {
                         }
                         Place::Scratch(_) => E::default(),
                     };
+                    assert!((got.wide() - joined).abs() <= E::EPSILON * k as f64, "{got:?} for {joined}");
                     assert_eq!(
                         got.bits(),
                         expected.bits(),

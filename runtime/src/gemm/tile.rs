@@ -8,10 +8,18 @@
 //!
 //! # The invariant
 //!
-//! Every element of C has one accumulator, which takes its products in the order of k, whatever
-//! the tile it sits in, behind whatever it starts from. Cutting k into chunks keeps this: the
-//! accumulator goes to C and is read back unchanged. So neither the tile shape, nor the chunk length,
-//! nor the number of rows computed together can be seen in the bits of a result.
+//! Every element of C is summed in an order that depends on k alone, whatever the tile it sits in. Products of a *block* of
+//! steps of k are added in one register, from zero, and their sum is added to what C starts from, or holds by then. So the
+//! tile's shape and the number of rows that are computed together cannot be seen in the bits of a result. A block is a
+//! chunk of k, of [`k_chunk`] steps; or [`BLOCK`] steps of a sum over thousands of rows (A stored in tiles, [`Aside`]), of
+//! which the length of a chunk cannot be seen, either.
+//!
+//! # Why blocks
+//!
+//! Each addition rounds in proportion to what has been summed by then. A sum that starts from a large term, a bias or another
+//! product, would round at that term's size each time: so what a product starts from is added last. One long sum of n random
+//! terms is off by √(n/2) times the rounding of its result, and blocks keep n small. Additions have execution units of
+//! their own on most machines, and those between blocks are not seen in the time.
 //!
 //! # The loops
 //!
@@ -33,6 +41,9 @@ use super::{GemmCall, Segment};
 
 /// Rows of the largest tile.
 pub(super) const TILE_ROWS: usize = 6;
+
+/// Steps of k whose products are summed from zero; divides every [`k_chunk`].
+pub(super) const BLOCK: usize = retrograd_compiler::plan::SUM_BLOCK;
 
 /// Steps of k to a round of the innermost loop, for tiles of so many rows. Three rows of two panels leave no register free
 /// of 16, and a compiler that sees several steps reads ahead into one more: 93 % of the peak became 64.
@@ -148,6 +159,12 @@ pub(super) struct Aside<E> {
     /// Cache lines to fetch, `hint_k` elements apart, one for each step of k.
     pub hint: *const E,
     pub hint_k: usize,
+    /// Steps that the first block still has: [`BLOCK`], or fewer where it has begun in a call before.
+    pub open: usize,
+    /// What that block has summed by then, laid out like C; or null.
+    pub begun: *const E,
+    /// Where the last block's sum goes, laid out like C, if it goes on in a call to come; or null.
+    pub unfinished: *mut E,
 }
 
 impl<E> Aside<E> {
@@ -163,7 +180,75 @@ impl<E> Aside<E> {
             b_source_k: 0,
             hint: none,
             hint_k: 0,
+            open: BLOCK,
+            begun: none,
+            unfinished: std::ptr::null_mut(),
         }
+    }
+}
+
+/// The registers of a tile.
+type Sums<T, const V: usize, const M: usize, const P: usize> = [[[T; V]; P]; M];
+
+/// A tile that lies in memory: its first element, and the distances from row to row and from panel to panel.
+#[derive(Clone, Copy)]
+struct Laid<Pointer> {
+    at: Pointer,
+    row: usize,
+    panel: usize,
+}
+
+/// Leaves a block's sums, added to what is there: null for zeros.
+///
+/// # Safety
+/// The machine has `T`'s instructions; both tiles are in memory.
+#[inline(always)]
+unsafe fn leave<T: Vector, const V: usize, const M: usize, const P: usize>(
+    mut sums: Sums<T, V, M, P>,
+    to: Laid<*const T::Element>,
+    into: Laid<*mut T::Element>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !to.at.is_null() {
+            for m in 0..M {
+                for p in 0..P {
+                    for v in 0..V {
+                        let other = T::load(to.at.add(p * to.panel + m * to.row + v * T::LANES));
+                        sums[m][p][v] = other.plus(sums[m][p][v]);
+                    }
+                }
+            }
+        }
+        for m in 0..M {
+            for p in 0..P {
+                for v in 0..V {
+                    sums[m][p][v].store(into.at.add(p * into.panel + m * into.row + v * T::LANES));
+                }
+            }
+        }
+    }
+}
+
+/// Reads a tile.
+///
+/// # Safety
+/// As [`leave`].
+#[inline(always)]
+unsafe fn taken<T: Vector, const V: usize, const M: usize, const P: usize>(
+    from: Laid<*mut T::Element>,
+) -> Sums<T, V, M, P> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sums = [[[T::splat(T::Element::default()); V]; P]; M];
+        for m in 0..M {
+            for p in 0..P {
+                for v in 0..V {
+                    sums[m][p][v] = T::load(from.at.add(p * from.panel + m * from.row + v * T::LANES));
+                }
+            }
+        }
+        sums
     }
 }
 
@@ -263,16 +348,9 @@ unsafe fn run<
     // moved with wrapping arithmetic where the last step of a loop takes them past the end.
     unsafe {
         for tile in 1..=strip.tiles {
-            let mut sum = [[[T::splat(T::Element::default()); V]; P]; M];
+            let mut start = Laid { at: from, row: from_row, panel: from_panel };
+            let here = Laid { at: c, row: c_row, panel: c_panel };
             if !from.is_null() {
-                for m in 0..M {
-                    for p in 0..P {
-                        for v in 0..V {
-                            let at = p * from_panel + m * from_row + v * T::LANES;
-                            sum[m][p][v] = T::load(from.add(at));
-                        }
-                    }
-                }
                 // The rows that the next tile begins with. They may be far apart, so the hardware does not foresee them,
                 // and by the end of this tile they are here.
                 let from_on = if P > 1 { P * from_panel } else { M * from_row };
@@ -296,77 +374,111 @@ unsafe fn run<
                     }
                 }
             }
+            // The block that goes on from call to call, where there is one, is laid out like C.
+            let beside = |at: *mut T::Element| Laid { at: at.wrapping_add(c.offset_from(call.c) as usize), ..here };
             let (mut a_source, mut b_source, mut b) = (corner.a_source, aside.b_source, b_first);
+            let Place { mut segment, mut offset } = chunk.start;
+            let mut a_tile =
+                if TILED { (*segment).a.wrapping_add(a_first + offset * TILE_ROWS) } else { std::ptr::null() };
             let mut left = chunk.steps;
-            let mut place = chunk.start;
-            while left > 0 {
-                let segment = &*place.segment;
-                let steps = left.min(segment.k - place.offset);
-                let (am, ak) = if TILED { (1, TILE_ROWS) } else { (segment.am, segment.ak) };
-                let a_row = if TILED { a_first } else { a_first * am };
-                let mut a = segment.a.wrapping_add(a_row + place.offset * ak);
-                if PACKS_A || PACKS_B {
-                    for i in 0..steps {
-                        if i < strip.hint_lines {
+            let mut lines = strip.hint_lines;
+            // Steps until the block's sum is left; each chunk is a block, too.
+            let whole = if TILED { BLOCK } else { k_chunk::<T::Element>(V * T::LANES) };
+            let mut block = if TILED { aside.open } else { whole };
+            let mut begins = TILED && !aside.begun.is_null();
+            loop {
+                let mut sum = [[[T::splat(T::Element::default()); V]; P]; M];
+                if begins {
+                    sum = taken(beside(aside.begun.cast_mut()));
+                    begins = false;
+                }
+                let mut of_block = block.min(left);
+                let is_open = of_block < block;
+                left -= of_block;
+                block = whole;
+                while of_block > 0 {
+                    let (mut a, am, ak, steps);
+                    if TILED {
+                        // One segment is all.
+                        (a, am, ak, steps) = (a_tile, 1, TILE_ROWS, of_block);
+                        a_tile = a_tile.wrapping_add(steps * TILE_ROWS);
+                    } else {
+                        let Segment { a: first, am: own_am, ak: own_ak, k } = *segment;
+                        (am, ak, steps) = (own_am, own_ak, of_block.min(k - offset));
+                        a = first.wrapping_add(a_first * am + offset * ak);
+                        offset += steps;
+                        if offset == k {
+                            (segment, offset) = (segment.wrapping_add(1), 0);
+                        }
+                    }
+                    of_block -= steps;
+                    if PACKS_A || PACKS_B {
+                        for _ in 0..steps {
+                            if lines > 0 {
+                                prefetch(hint);
+                                hint = hint.wrapping_add(strip.hint_k);
+                                lines -= 1;
+                            }
+                            let (a_row, b_row) =
+                                (if PACKS_A { a_source } else { a }, if PACKS_B { b_source } else { b });
+                            step::<T, V, M, P>(&mut sum, a_row, am, b_row, b_panel);
+                            // Behind the step, so that what it has loaded is what is stored.
+                            if PACKS_B {
+                                for v in 0..V {
+                                    let at = v * T::LANES;
+                                    T::load(b_source.add(at)).store(b.cast_mut().add(at));
+                                }
+                            }
+                            if PACKS_A {
+                                // The tiles behind this one go on along the same rows.
+                                prefetch(a_source.wrapping_add(A_AHEAD));
+                                a.cast_mut().cast::<[T::Element; M]>().write(a_source.cast::<[T::Element; M]>().read());
+                            }
+                            a_source = a_source.wrapping_add(a_source_k);
+                            b_source = b_source.wrapping_add(b_source_k);
+                            (a, b) = (a.wrapping_add(ak), b.wrapping_add(b_k));
+                        }
+                    } else if b_k == V * T::LANES && (TILED || ak == 1) {
+                        // Strides that the compiler knows, and several steps at a time: what is not a multiply-add, the
+                        // machine has to look past to see the loads that come.
+                        let (ak, b_k) = (if TILED { TILE_ROWS } else { 1 }, V * T::LANES);
+                        let unroll = unroll(M);
+                        let rounds = steps / unroll;
+                        let fetching = lines.min(rounds);
+                        lines -= fetching;
+                        // Two loops, so that the one that does nothing but multiply asks nothing else.
+                        for _ in 0..fetching {
                             prefetch(hint);
                             hint = hint.wrapping_add(strip.hint_k);
+                            round::<T, V, M, P>(&mut sum, (a, am, ak), (b, b_panel, b_k));
+                            (a, b) = (a.wrapping_add(unroll * ak), b.wrapping_add(unroll * b_k));
                         }
-                        let (a_row, b_row) = (if PACKS_A { a_source } else { a }, if PACKS_B { b_source } else { b });
-                        step::<T, V, M, P>(&mut sum, a_row, am, b_row, b_panel);
-                        // Behind the step, so that what it has loaded is what is stored.
-                        if PACKS_B {
-                            for v in 0..V {
-                                let at = v * T::LANES;
-                                T::load(b_source.add(at)).store(b.cast_mut().add(at));
-                            }
+                        for _ in fetching..rounds {
+                            round::<T, V, M, P>(&mut sum, (a, am, ak), (b, b_panel, b_k));
+                            (a, b) = (a.wrapping_add(unroll * ak), b.wrapping_add(unroll * b_k));
                         }
-                        if PACKS_A {
-                            // The tiles behind this one go on along the same rows.
-                            prefetch(a_source.wrapping_add(A_AHEAD));
-                            a.cast_mut().cast::<[T::Element; M]>().write(a_source.cast::<[T::Element; M]>().read());
+                        for _ in 0..steps % unroll {
+                            step::<T, V, M, P>(&mut sum, a, am, b, b_panel);
+                            (a, b) = (a.wrapping_add(ak), b.wrapping_add(b_k));
                         }
-                        a_source = a_source.wrapping_add(a_source_k);
-                        b_source = b_source.wrapping_add(b_source_k);
-                        (a, b) = (a.wrapping_add(ak), b.wrapping_add(b_k));
+                    } else {
+                        for _ in 0..steps {
+                            step::<T, V, M, P>(&mut sum, a, am, b, b_panel);
+                            (a, b) = (a.wrapping_add(ak), b.wrapping_add(b_k));
+                        }
                     }
-                } else if b_k == V * T::LANES && (TILED || ak == 1) {
-                    // Strides that the compiler knows, and several steps at a time: what is not a multiply-add, the
-                    // machine has to look past to see the loads that come.
-                    let (ak, b_k) = (if TILED { TILE_ROWS } else { 1 }, V * T::LANES);
-                    let unroll = unroll(M);
-                    let rounds = steps / unroll;
-                    let fetching = strip.hint_lines.min(rounds);
-                    // Two loops, so that the one that does nothing but multiply asks nothing else.
-                    for _ in 0..fetching {
-                        prefetch(hint);
-                        hint = hint.wrapping_add(strip.hint_k);
-                        round::<T, V, M, P>(&mut sum, (a, am, ak), (b, b_panel, b_k));
-                        (a, b) = (a.wrapping_add(unroll * ak), b.wrapping_add(unroll * b_k));
-                    }
-                    for _ in fetching..rounds {
-                        round::<T, V, M, P>(&mut sum, (a, am, ak), (b, b_panel, b_k));
-                        (a, b) = (a.wrapping_add(unroll * ak), b.wrapping_add(unroll * b_k));
-                    }
-                    for _ in 0..steps % unroll {
-                        step::<T, V, M, P>(&mut sum, a, am, b, b_panel);
-                        (a, b) = (a.wrapping_add(ak), b.wrapping_add(b_k));
-                    }
+                }
+                let goes_on = TILED && is_open && !aside.unfinished.is_null();
+                if goes_on {
+                    let nothing = Laid { at: std::ptr::null(), row: 0, panel: 0 };
+                    leave(sum, nothing, beside(aside.unfinished));
                 } else {
-                    for _ in 0..steps {
-                        step::<T, V, M, P>(&mut sum, a, am, b, b_panel);
-                        (a, b) = (a.wrapping_add(ak), b.wrapping_add(b_k));
-                    }
+                    leave(sum, start, here);
                 }
-                left -= steps;
-                place = Place { segment: place.segment.wrapping_add(1), offset: 0 };
-            }
-            for m in 0..M {
-                for p in 0..P {
-                    for v in 0..V {
-                        let at = p * c_panel + m * c_row + v * T::LANES;
-                        sum[m][p][v].store(c.add(at));
-                    }
+                if left == 0 {
+                    break;
                 }
+                start = Laid { at: here.at.cast_const(), row: c_row, panel: c_panel };
             }
             if P > 1 {
                 (b_first, c) = (b_first.wrapping_add(P * b_panel), c.wrapping_add(P * c_panel));

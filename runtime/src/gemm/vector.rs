@@ -17,6 +17,14 @@ pub(super) trait Vector: Copy {
     unsafe fn splat(value: Self::Element) -> Self;
     /// `self + a * b`, rounded once where the hardware can.
     unsafe fn fma(self, a: Self, b: Self) -> Self;
+    /// `self + other`
+    unsafe fn plus(self, other: Self) -> Self;
+    /// A register of 64-bit floats.
+    type Wide: Vector<Element = f64>;
+    /// How many of them hold this register's elements.
+    const PARTS: usize;
+    /// The elements of part `i`, exactly.
+    unsafe fn part(self, i: usize) -> Self::Wide;
 }
 
 /// Bytes of a cache line.
@@ -74,67 +82,98 @@ pub(super) fn turned_f32(block: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
     turned(block)
 }
 
-/// `c[j] (+)= Σ_r a[r*lda + j] · b[r*ldb + j]` for the columns of whole panels and `r < rows`, in the order of r.
+/// `totals[j] += Σ_r b[r*ldb + j]` for the columns of whole panels and `r < rows`, in the order of r and in 64 bits; each
+/// element times one of A, if that is not null.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RowProducts<E> {
+pub(super) struct RowSums<E> {
     pub a: *const E,
     pub lda: isize,
     pub b: *const E,
     pub ldb: isize,
-    pub c: *mut E,
+    pub totals: *mut f64,
     pub panels: usize,
     pub rows: usize,
-    pub accumulate: bool,
 }
 
-/// Computes [`RowProducts`].
+/// Computes [`RowSums`].
 ///
 /// # Safety
-/// The machine has `T`'s instructions; A and B are readable and C writable as described, without overlap.
+/// The machine has `T`'s instructions; A and B are readable and the totals writable as described, without overlap.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "panels and vectors index sums and addresses at once")]
-pub(super) unsafe fn row_products<T: Vector, const V: usize>(job: &RowProducts<T::Element>) {
-    /// Panels whose sums are in registers at once.
-    const P: usize = 4;
+pub(super) unsafe fn row_sums<T: Vector, const V: usize>(job: &RowSums<T::Element>) {
+    /// Vectors whose totals are in registers at once: a few cache lines of a row.
+    const HELD: usize = 4;
+    /// Rows that are gone through before the next vectors: few enough for their pages to stay mapped.
+    const ROWS: usize = 32;
+    let vectors = job.panels * V;
+    for first in (0..job.rows).step_by(ROWS) {
+        let rows = first..job.rows.min(first + ROWS);
+        let mut v = 0;
+        while v < vectors {
+            // SAFETY: so many vectors and rows are left.
+            v += unsafe {
+                match vectors - v {
+                    HELD.. => columns_summed::<T, HELD>(job, rows.clone(), v * T::LANES),
+                    _ => columns_summed::<T, 1>(job, rows.clone(), v * T::LANES),
+                }
+            };
+        }
+    }
+}
+
+/// The part of [`row_sums`] of some rows, and of `N` vectors from a column on. Returns `N`.
+///
+/// # Safety
+/// As [`row_sums`].
+#[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "vectors and their parts index totals and addresses at once")]
+unsafe fn columns_summed<T: Vector, const N: usize>(
+    job: &RowSums<T::Element>,
+    rows: std::ops::Range<usize>,
+    column: usize,
+) -> usize {
     /// How many rows before they are used they are asked for.
     const AHEAD: isize = 12;
-    let mut panel = 0;
-    while panel < job.panels {
-        let panels = P.min(job.panels - panel);
-        let at = |p: usize, v: usize| ((panel + p) * V + v) * T::LANES;
-        // SAFETY: rows and panels are those of the job.
-        unsafe {
-            let mut sums = [[T::splat(T::Element::default()); V]; P];
-            for p in 0..panels {
-                for v in 0..V {
-                    if job.accumulate {
-                        sums[p][v] = T::load(job.c.add(at(p, v)));
-                    }
-                }
+    /// Parts of a vector in 64 bits, at most.
+    const PARTS: usize = 2;
+    // SAFETY: the caller's promise, for all vectors and parts.
+    unsafe {
+        let mut sums = [[T::Wide::splat(0.0); PARTS]; N];
+        let place = |v: usize, i: usize| job.totals.add(column + v * T::LANES + i * T::Wide::LANES);
+        for v in 0..N {
+            for i in 0..T::PARTS {
+                sums[v][i] = T::Wide::load(place(v, i));
             }
-            for r in 0..job.rows as isize {
-                let (a, b) = (job.a.wrapping_offset(r * job.lda), job.b.wrapping_offset(r * job.ldb));
-                // Rows lie too far apart for the hardware to foresee them.
-                for line in 0..(panels * V * T::LANES * size_of::<T::Element>()).div_ceil(LINE) {
-                    let at = line * LINE / size_of::<T::Element>();
+        }
+        for r in rows {
+            let row = |first: *const T::Element, ld: isize| first.wrapping_offset(r as isize * ld).wrapping_add(column);
+            let (a, b) = (row(job.a, job.lda), row(job.b, job.ldb));
+            // Rows lie too far apart for the hardware to foresee them.
+            for at in (0..N * T::LANES).step_by(LINE / size_of::<T::Element>()) {
+                prefetch_near(b.wrapping_offset(AHEAD * job.ldb).wrapping_add(at));
+                if !job.a.is_null() {
                     prefetch_near(a.wrapping_offset(AHEAD * job.lda).wrapping_add(at));
-                    prefetch_near(b.wrapping_offset(AHEAD * job.ldb).wrapping_add(at));
-                }
-                for p in 0..panels {
-                    for v in 0..V {
-                        sums[p][v] = sums[p][v].fma(T::load(a.add(at(p, v))), T::load(b.add(at(p, v))));
-                    }
                 }
             }
-            for p in 0..panels {
-                for v in 0..V {
-                    sums[p][v].store(job.c.add(at(p, v)));
+            for v in 0..N {
+                let y = T::load(b.add(v * T::LANES));
+                for i in 0..T::PARTS {
+                    sums[v][i] = if job.a.is_null() {
+                        sums[v][i].plus(y.part(i))
+                    } else {
+                        sums[v][i].fma(T::load(a.add(v * T::LANES)).part(i), y.part(i))
+                    };
                 }
             }
         }
-        panel += panels;
+        for v in 0..N {
+            for i in 0..T::PARTS {
+                sums[v][i].store(place(v, i));
+            }
+        }
     }
+    N
 }
 
 /// `n` rounds of a multiply-add on each of `SUMS` registers; one element of their sum, so that nothing is left out.
@@ -191,11 +230,11 @@ unsafe fn kept<T: Vector>(sums: &[T]) -> T::Element {
     std::hint::black_box(kept)[0]
 }
 
-/// Implements [`Vector`] for a register type out of four intrinsics.
+/// Implements [`Vector`] for a register type out of a few intrinsics.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! vector {
-    ($register:ty, $element:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident,
-     |$sum:ident, $a:ident, $b:ident| $fma:expr) => {
+    ($register:ty, $element:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident, $add:ident,
+     |$sum:ident, $a:ident, $b:ident| $fma:expr, $wide:ty, |$x:ident| [$($part:expr),+]) => {
         impl Vector for $register {
             type Element = $element;
             const LANES: usize = $lanes;
@@ -220,6 +259,20 @@ macro_rules! vector {
                 // SAFETY: the trait's contract: the instruction exists.
                 unsafe { $fma }
             }
+            #[inline(always)]
+            unsafe fn plus(self, other: Self) -> Self {
+                // SAFETY: the trait's contract: the instruction exists.
+                unsafe { $add(self, other) }
+            }
+            type Wide = $wide;
+            const PARTS: usize = $lanes / <$wide as Vector>::LANES;
+            #[inline(always)]
+            #[allow(unused_unsafe, reason = "64-bit registers are their own parts")]
+            unsafe fn part(self, i: usize) -> $wide {
+                let $x = self;
+                // SAFETY: the trait's contract: the instructions exist. Of the parts that are not asked for nothing is left.
+                unsafe { [$($part),+][i] }
+            }
         }
     };
 }
@@ -228,18 +281,87 @@ macro_rules! vector {
 mod x86 {
     use super::Vector;
     use std::arch::x86_64::*;
-    vector!(__m256, f32, 8, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, |sum, a, b| _mm256_fmadd_ps(a, b, sum));
-    vector!(__m256d, f64, 4, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_set1_pd, |sum, a, b| _mm256_fmadd_pd(a, b, sum));
-    vector!(__m512, f32, 16, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, |sum, a, b| _mm512_fmadd_ps(a, b, sum));
-    vector!(__m512d, f64, 8, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_set1_pd, |sum, a, b| _mm512_fmadd_pd(a, b, sum));
+    vector!(
+        __m256,
+        f32,
+        8,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_set1_ps,
+        _mm256_add_ps,
+        |sum, a, b| _mm256_fmadd_ps(a, b, sum),
+        __m256d,
+        |x| [_mm256_cvtps_pd(_mm256_castps256_ps128(x)), _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(x))]
+    );
+    vector!(
+        __m256d,
+        f64,
+        4,
+        _mm256_loadu_pd,
+        _mm256_storeu_pd,
+        _mm256_set1_pd,
+        _mm256_add_pd,
+        |sum, a, b| _mm256_fmadd_pd(a, b, sum),
+        __m256d,
+        |x| [x]
+    );
+    vector!(
+        __m512,
+        f32,
+        16,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_set1_ps,
+        _mm512_add_ps,
+        |sum, a, b| _mm512_fmadd_ps(a, b, sum),
+        __m512d,
+        |x| [
+            _mm512_cvtps_pd(_mm512_castps512_ps256(x)),
+            _mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(x))))
+        ]
+    );
+    vector!(
+        __m512d,
+        f64,
+        8,
+        _mm512_loadu_pd,
+        _mm512_storeu_pd,
+        _mm512_set1_pd,
+        _mm512_add_pd,
+        |sum, a, b| _mm512_fmadd_pd(a, b, sum),
+        __m512d,
+        |x| [x]
+    );
 }
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
     use super::Vector;
     use std::arch::aarch64::*;
-    vector!(float32x4_t, f32, 4, vld1q_f32, vst1q_f32, vdupq_n_f32, |sum, a, b| vfmaq_f32(sum, a, b));
-    vector!(float64x2_t, f64, 2, vld1q_f64, vst1q_f64, vdupq_n_f64, |sum, a, b| vfmaq_f64(sum, a, b));
+    vector!(
+        float32x4_t,
+        f32,
+        4,
+        vld1q_f32,
+        vst1q_f32,
+        vdupq_n_f32,
+        vaddq_f32,
+        |sum, a, b| vfmaq_f32(sum, a, b),
+        float64x2_t,
+        |x| [vcvt_f64_f32(vget_low_f32(x)), vcvt_high_f64_f32(x)]
+    );
+    vector!(
+        float64x2_t,
+        f64,
+        2,
+        vld1q_f64,
+        vst1q_f64,
+        vdupq_n_f64,
+        vaddq_f64,
+        |sum, a, b| vfmaq_f64(sum, a, b),
+        float64x2_t,
+        |x| [x]
+    );
 }
 
 /// A vector on any machine: an array the compiler may put in a register. Multiplies and adds with
@@ -249,7 +371,7 @@ pub(super) struct Portable<E, const N: usize>([E; N]);
 
 impl<E, const N: usize> Vector for Portable<E, N>
 where
-    E: Copy + Default + std::ops::Add<Output = E> + std::ops::Mul<Output = E>,
+    E: Copy + Default + Into<f64> + std::ops::Add<Output = E> + std::ops::Mul<Output = E>,
 {
     type Element = E;
     const LANES: usize = N;
@@ -273,5 +395,18 @@ where
             self.0[lane] = self.0[lane] + a.0[lane] * b.0[lane];
         }
         self
+    }
+    #[inline(always)]
+    unsafe fn plus(mut self, other: Self) -> Self {
+        for lane in 0..N {
+            self.0[lane] = self.0[lane] + other.0[lane];
+        }
+        self
+    }
+    type Wide = Portable<f64, N>;
+    const PARTS: usize = 1;
+    #[inline(always)]
+    unsafe fn part(self, _: usize) -> Portable<f64, N> {
+        Portable(self.0.map(Into::into))
     }
 }

@@ -76,7 +76,16 @@ impl Builder {
                     let mut column = 0;
                     for &b in &right {
                         let offset = home.offset + row * stride + column;
-                        let work = Work::ReduceProduct { a, b, pairs, into: home.buffer, offset, stride, sums: None };
+                        let work = Work::ReduceProduct {
+                            a,
+                            b,
+                            pairs,
+                            into: home.buffer,
+                            offset,
+                            stride,
+                            sums: None,
+                            carried: None,
+                        };
                         stages.push(stage(&name, domain, work));
                         column += b.len / pairs;
                     }
@@ -88,7 +97,7 @@ impl Builder {
                 for from in self.spans(scope, operands[0], pace, stages) {
                     let into = home.span(Pace { stepwise: false }, at, from.len);
                     at += from.len;
-                    stages.push(stage(&name, domain, Work::ReduceRows { from, times: None, into }));
+                    stages.push(stage(&name, domain, Work::ReduceRows { from, times: None, into, carried: None }));
                 }
             }
             Op::Dot | Op::DotNt => {
@@ -114,7 +123,7 @@ impl Builder {
                 let index = self.span(scope, operands[0], pace, stages);
                 let from = self.span(scope, operands[1], pace, stages);
                 let width = from.len / index.len;
-                stages.push(stage(&name, domain, Work::Scatter { index, from, into, width }));
+                stages.push(stage(&name, domain, Work::Scatter { index, from, into, width, carried: None }));
             }
             Op::OneHot(n) => {
                 let index = self.span(scope, operands[0], pace, stages);

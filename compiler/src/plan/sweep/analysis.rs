@@ -427,6 +427,17 @@ impl Work {
         matches!(self, Work::ReduceProduct { .. } | Work::ReduceRows { .. } | Work::Scatter { .. })
     }
 
+    /// Elements of what a sum in several pieces takes along: of products whole panels, and a row for the sums beside them.
+    pub(in crate::plan) fn carried_len(&self, panel: usize) -> usize {
+        match self {
+            Work::ReduceProduct { a, b, pairs, sums, .. } => {
+                (a.len / pairs + usize::from(sums.is_some())) * (b.len / pairs).next_multiple_of(panel)
+            }
+            Work::ReduceRows { into, .. } | Work::Scatter { into, .. } => into.len,
+            _ => 0,
+        }
+    }
+
     /// Elements that its sums over the rows of its domain have.
     pub(in crate::plan) fn summed(&self) -> usize {
         match self {

@@ -5,6 +5,7 @@
 //! - every access is within its buffer, vector loads and stores included, and every buffer within its slot ([`rows`] says
 //!   which rows a stage may mean, [`touch`] which features its work touches, [`kernel`] what kernels do inside);
 //! - numbers are read as what they are, integers or floats;
+//! - sums over rows that are taken in pieces have memory of their own for what they go on from ([`carried`]);
 //! - the parts of a stage that threads share do not meet: what a stage writes, each row or panel writes for itself, and
 //!   nothing else of the stage reads it, but for the element that it replaces;
 //! - each read finds what was written for it: nothing is read before it is written, nor after something else has been
@@ -17,6 +18,7 @@
 //!
 //! Every plan that is compiled is verified, whatever its program was made from; `inspect` prints how long it takes.
 
+mod carried;
 mod kernel;
 mod rows;
 mod run;
@@ -24,7 +26,7 @@ mod touch;
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Access, Buffer, BufferId, Keep, Loop, Plan, Port, Rows, Stage, State, Sweep, Unit};
+use super::{Access, At, Buffer, BufferId, Keep, Loop, Plan, Port, Rows, Stage, State, Sweep, Unit};
 use crate::ir::types::{Axis, Extent};
 
 use rows::{Count, Place};
@@ -84,7 +86,9 @@ impl Plan {
             self.verify_buffer(buffer).map_err(at(|| format!("buffer `{}`", buffer.name)))?;
         }
         self.verify_ports()?;
-        let mut stages = Stages { plan: self, touches: Vec::new() };
+        let mut tenants = vec![0; self.slots.len()];
+        self.buffers.iter().for_each(|buffer| tenants[buffer.slot] += 1);
+        let mut stages = Stages { plan: self, touches: Vec::new(), carried: HashSet::new(), tenants };
         for unit in &self.units {
             stages.unit(unit, None)?;
         }
@@ -227,6 +231,10 @@ fn at(place: impl Fn() -> String) -> impl Fn(String) -> (String, String) {
 struct Stages<'p> {
     plan: &'p Plan,
     touches: Vec<Vec<Touch>>,
+    /// What sums in several pieces go on from.
+    carried: HashSet<BufferId>,
+    /// Buffers of each slot.
+    tenants: Vec<usize>,
 }
 
 impl Stages<'_> {
@@ -324,6 +332,7 @@ impl Stages<'_> {
                 self.touch(stage, touch, l, window)?;
             }
             self.apart(&touches, l.is_some())?;
+            carried::verify(self.plan, stage, window, &mut self.carried, &self.tenants)?;
             Ok(touches)
         });
         let within = || l.map_or(String::new(), |l| format!(" of loop `{}`", l.name));
@@ -415,7 +424,6 @@ impl Stages<'_> {
 
 /// Whether two accesses of a stage never mean the same row, whichever rows its parts are at.
 fn are_other_rows(a: Access, b: Access, in_loop: bool, first: &Touch, second: &Touch) -> bool {
-    use super::At;
     let by_sample = |touch: &Touch| touch.count.is_none_or(|count| count == Count::Samples);
     match (a.at, b.at) {
         // Each step is over before the next begins, for the rows of a member at least.

@@ -61,6 +61,7 @@ pub fn verify(rows: Rows, at: At, count: Count, place: Place) -> Wrong {
         Rows::Segment(own) => own == axis && shift == 0 && place.window == Some(axis),
         Rows::SegmentHistory(own) => own == axis && shift <= 1 && place.window == Some(axis),
         Rows::One | Rows::Batch | Rows::Checkpoints(_) => false,
+        Rows::IfSegments(_) | Rows::BatchIfSegments(_) | Rows::IfUneven(_) => false,
     };
     let is_right = match (at, count) {
         (At::Shared, _) => rows == Rows::One,
@@ -68,7 +69,7 @@ pub fn verify(rows: Rows, at: At, count: Count, place: Place) -> Wrong {
         (At::Row(0), _) if rows == Rows::One => !place.is_kernel,
         (_, Count::One) => false,
         (At::Row(block), Count::Samples) => match rows {
-            Rows::One => false,
+            Rows::One | Rows::IfSegments(_) | Rows::BatchIfSegments(_) | Rows::IfUneven(_) => false,
             Rows::Batch | Rows::Time(_) | Rows::Segment(_) => block == 0,
             Rows::History(_) | Rows::SegmentHistory(_) | Rows::Checkpoints(_) => block <= 1,
         },
@@ -82,6 +83,7 @@ pub fn verify(rows: Rows, at: At, count: Count, place: Place) -> Wrong {
             Rows::Time(own) | Rows::Segment(own) => own == axis && back == 1,
             Rows::History(own) | Rows::SegmentHistory(own) | Rows::Checkpoints(own) => own == axis && back <= 1,
             Rows::One | Rows::Batch => false,
+            Rows::IfSegments(_) | Rows::BatchIfSegments(_) | Rows::IfUneven(_) => false,
         },
         (At::FromEnd(..), Count::All(_)) => false,
     };

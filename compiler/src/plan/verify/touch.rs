@@ -116,7 +116,7 @@ pub fn of(plan: &Plan, stage: &Stage) -> Wrong<Vec<Touch>> {
             t.shared(*into, 0, product(&[n.div_ceil(panel), panel, *k_total])?, true)?;
             ensure!(stage.domain == crate::plan::Domain::Shared, "packing is done once");
         }
-        Work::ReduceProduct { a, b, pairs, into, offset, stride, sums } => {
+        Work::ReduceProduct { a, b, pairs, into, offset, stride, sums, .. } => {
             ensure!(*pairs > 0 && a.len % pairs == 0 && b.len % pairs == 0, "{pairs} pairs of a row");
             t.reads(a, FLOAT)?;
             t.reads(b, FLOAT)?;
@@ -130,7 +130,7 @@ pub fn of(plan: &Plan, stage: &Stage) -> Wrong<Vec<Touch>> {
                 t.of(Count::One);
             }
         }
-        Work::ReduceRows { from, times, into } => {
+        Work::ReduceRows { from, times, into, .. } => {
             let lens = times.iter().map(|times| times.len).chain([into.len]);
             ensure!(lens.into_iter().all(|len| len == from.len), "sums of {} of {}", into.len, from.len);
             t.reads(from, FLOAT)?;
@@ -161,7 +161,7 @@ pub fn of(plan: &Plan, stage: &Stage) -> Wrong<Vec<Touch>> {
             t.reads(index, INTEGER)?;
             t.writes(into, FLOAT)?;
         }
-        Work::Scatter { index, from, into, width } => {
+        Work::Scatter { index, from, into, width, .. } => {
             ensure!(*width > 0 && into.len % width == 0, "a table of {} in rows of {width}", into.len);
             ensure!(product(&[index.len, *width])? == from.len, "{} rows of {width}", index.len);
             t.reads(index, INTEGER)?;
