@@ -13,9 +13,9 @@ pub struct Feeds {
 
 /// What takes feeds.
 enum Receiver {
-    Trainer(Trainer),
-    Stream(Stream),
-    Session(Session<f64>),
+    Trainer(Box<Trainer>),
+    Stream(Box<Stream>),
+    Session(Box<Session<f64>>),
 }
 
 /// An input of a program: its dimensions by letter (`t` and `u` steps, `b` samples), and whether it is of integers.
@@ -119,13 +119,14 @@ impl Feeds {
         ];
         let mut receivers: Vec<(Receiver, &[Wanted])> = Vec::new();
         for (trainer, wanted) in trainers {
-            receivers.push((Receiver::Trainer(trainer.expect("code for this machine")), wanted));
+            receivers.push((Receiver::Trainer(Box::new(trainer.expect("code for this machine"))), wanted));
         }
         for (program, wanted) in [(tagger, TAGGER_STEP), (plain, PLAIN_STEP), (windows, PLAIN_STEP)] {
-            receivers.push((Receiver::Stream(program.stream(2, 1).expect("a stream")), wanted));
+            receivers.push((Receiver::Stream(Box::new(program.stream(2, 1).expect("a stream"))), wanted));
         }
         for (program, wanted) in [(tagger, TAGGER), (pair, PAIR), (plain, PLAIN)] {
-            receivers.push((Receiver::Session(Session::new(program, 1).expect("code for this machine")), wanted));
+            receivers
+                .push((Receiver::Session(Box::new(Session::new(program, 1).expect("code for this machine"))), wanted));
         }
         Feeds { receivers }
     }
