@@ -80,8 +80,10 @@ fn trained() -> Program {
         let seen = logits.argmax();
         p.output("seen", seen);
         p.output("hits", seen.to_float() + seen.one_hot(4).sum());
-        let outer = run.all().slice(..4).reshape([2, 2]).matmul(run.all().slice(4..8).reshape([2, 2]));
-        p.minimize(logits.cross_entropy(tag) + outer.square().sum().sum() + run.last().square().sum());
+        // Large enough that it is not written out.
+        let wide = concat([run.all(), run.all().slice(..12)]);
+        let product = wide.outer(wide).matmul(wide.outer(wide) + 1.0);
+        p.minimize(logits.cross_entropy(tag) + product.square().sum().sum() + run.last().square().sum());
     });
     let joint = program.backward().expect("an objective");
     let clip = retrograd::runtime::optimizer::Clip::default();
