@@ -323,9 +323,12 @@ impl Stream {
     /// let program = Program::record("double", |p| p.output("y", p.sequence("x", 3) * 2.0))?;
     /// let mut stream = program.stream(2, 0)?;
     /// let x = ndarray::arr2(&[[1.0f32, 2.0, 3.0], [4.0, 5.0, 6.0]]);
-    /// assert_eq!(stream.step(&Feed::new().f32("x", x.view()))?.output("y")?[[0, 1, 2]], 12.0);
+    /// stream.step(&Feed::new().f32("x", x.view()))?;
+    /// let mut y = [0.0; 6];
+    /// stream.get_f32("y", &mut y)?;
+    /// assert_eq!(y, [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]);
     /// // The other way round it has as many numbers, and is refused all the same.
-    /// let error = stream.step(&Feed::new().f32("x", x.t())).unwrap_err().to_string();
+    /// let error = stream.step(&Feed::new().f32("x", x.t())).err().expect("refused").to_string();
     /// assert!(error.contains("[3, 2]"), "{error}");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

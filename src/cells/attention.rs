@@ -101,16 +101,13 @@ pub fn remembered<'r>(s: &Step<'r>, x: Expr<'r>, places: usize) -> Expr<'r> {
 /// ```
 /// use retrograd::{cells, prelude::*};
 ///
-/// // Each step looks at the five before it.
-/// let program = Program::record("window", |p| {
+/// // A weighted mean of the last five steps of a sequence of any length.
+/// let program = Program::record("recent", |p| {
 ///     let x = p.sequence("x", 8);
-///     let (context, _) = p.scan("window", |s| {
-///         let seen = cells::Places { features: s.state("remembered", [5, 8]), mask: Some(s.state("remembers", 5)) };
-///         let look = cells::dot_attention(s.at(x), seen.features, seen);
-///         cells::remembered_last(s, s.at(x), 5);
-///         look
-///     });
-///     p.output("context", context.all()); // f32[T, B, 8]
+///     let run = p.scan("notes", |s| cells::remembered_last(s, s.at(x), 5));
+///     let places = cells::Places::of(run);
+///     let (context, _) = cells::dot_attention(run.last(), places.features, places);
+///     p.output("context", context); // f32[B, 8]
 /// })?;
 /// # Ok::<(), RecordErrors>(())
 /// ```

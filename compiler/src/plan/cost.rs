@@ -303,15 +303,16 @@ mod tests {
             assert_eq!(phase.pieces, pieces, "{every}");
         }
     }
+
     /// Products in a row have 2·m·k·n operations, of each row; what belongs to which phase is told by its work.
     #[test]
     fn phases_are_named_and_counted() {
         let program = Program::record("pairs", |p| {
-            let (a, b) = (p.sequence("a", [4, 3]), p.sequence("b", [3, 5]));
+            let (a, b) = (p.sequence("a", [40, 33]), p.sequence("b", [33, 35]));
             p.output("y", a.matmul(b));
         });
         let phases = program.expect("no mistakes").plan().cost(&Sizes::new(7, 4));
-        assert_eq!(phases.iter().map(|phase| phase.flops).sum::<usize>(), 2 * 4 * 3 * 5 * 7 * 4);
+        assert_eq!(phases.iter().map(|phase| phase.flops).sum::<usize>(), 2 * 40 * 33 * 35 * 7 * 4);
 
         let program = Program::record("rnn", |p| {
             let x = p.sequence("x", 3);
