@@ -225,7 +225,7 @@ fn products_of_sizes() -> Program {
             ] {
                 let (a, b) = (matrix(m, k, m), matrix(k, n, n));
                 let (a, b) = if m % 2 == 1 { (a, b) } else { (b.transpose(), a.transpose()) };
-                sum = sum + a.matmul(b).mean_features() * 0.1;
+                sum += a.matmul(b).mean_features() * 0.1;
             }
             let wide = matrix(64, 64, 1);
             let seen = wide.matmul(row(64, 2)) + row(64, 0).matmul(wide);
