@@ -168,9 +168,9 @@ impl Stream {
     /// Runs one step.
     ///
     /// # Errors
-    /// If each output needs an input that has never been set, or a loop has [room](Step::at_most) for no more steps.
+    /// If each output needs an input that has never been set, or a loop has [room][most] for no more steps.
     ///
-    /// [Step::at_most]: retrograd_compiler::record::Step::at_most
+    /// [most]: retrograd_compiler::record::Step::at_most
     pub fn advance(&mut self) -> Result<(), RunError> {
         if !self.complete {
             self.check_set()?;

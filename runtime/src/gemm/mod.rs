@@ -16,7 +16,7 @@
 //! # Invariants
 //!
 //! * Each element of C is summed in an order that depends on k alone: blocks of k from zero, each added to what the sum starts
-//!   from, or to the blocks before ([`tile`]). How many rows or panels are computed together, and on which threads, never
+//!   from, or to the blocks before (`tile`). How many rows or panels are computed together, and on which threads, never
 //!   changes a bit. (Different instruction sets may differ: with fused multiply-add there is one
 //!   rounding per step, without there are two.)
 //! * All strides are in elements, not bytes. No pointer needs more than its element's alignment.

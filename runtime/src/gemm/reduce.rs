@@ -73,7 +73,7 @@ const PACK_AHEAD: usize = 2;
 const NARROW_ROWS: usize = 2048;
 
 /// What a sum that is taken in several calls keeps from one to the next. Between calls, C holds the sum of the block of
-/// [`NARROW_ROWS`] rows that has begun.
+/// `NARROW_ROWS` rows that has begun.
 #[derive(Clone, Copy, Debug)]
 pub struct Carry<E> {
     /// Rows that the calls before this one have summed.
