@@ -254,6 +254,9 @@ fn steps_of_carried_states_add_up() {
     let file = std::env::temp_dir().join(format!("retrograd-limits-{}", std::process::id()));
     let mut trainer = compile();
     trainer.step(&feed).expect("three places");
+    // A step that is refused has changed nothing: there is still one place.
+    let nan = ndarray::Array3::<f32>::from_elem((1, 2, 2), f32::NAN);
+    assert!(trainer.step(&Feed::new().f32("x", nan.view())).is_err());
     trainer.save(&file).expect("a file");
     too_many(trainer.step(&feed).map(|_| ()), 6);
     let mut again = compile();

@@ -145,7 +145,7 @@ struct Given {
     is_reversed: bool,
 }
 
-/// An array for an input: half of the time as it is wanted, or changed in one way.
+/// An array for an input: two times in three as it is wanted, else changed in one way.
 fn given(rng: &mut Random, wanted: &Wanted, [t, u, b]: [usize; 3]) -> Given {
     let good: Vec<usize> = wanted
         .shape

@@ -5,9 +5,10 @@
 //! derivatives. Numbers must be those of the interpreter, and those with two threads or checkpoints must have the bits of
 //! those without. Some cases are given 0, ±∞, NaN and the largest numbers: then NaN must meet NaN, and each infinity itself.
 //!
-//! **How close.** A number is right if it is off by no more than `LIMIT_64` or `LIMIT_32` of the largest number of its
-//! array, or of the run. If it is not, the interpreter runs the program again and rounds each op at random, and says how
-//! far that moves the number: a program that divides by a difference is not to be blamed.
+//! **How close.** A number is right if it is off by no more than a small part of the largest number of its array, or of the
+//! run. If it is not, the interpreter runs the program again and rounds each op at random, and says how far that moves the
+//! number: a program that divides by a difference is not to be blamed. A number of 32 bits that overflows, or that rounding
+//! moves by a ten-thousandth, says nothing: then the case is run in 64 bits instead, and counted as `beyond 32 bits`.
 //!
 //! **What is not finite** must be so in code, too. There is one exception: products of matrices leave out the terms of
 //! what is zero by construction, and take a common factor out of a sum, so that an infinite factor may give an infinity

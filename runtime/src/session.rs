@@ -585,6 +585,11 @@ impl<E: Float> Session<E> {
         self.seen
     }
 
+    /// The last run was refused: carried states have not seen its steps.
+    pub(crate) fn take_back(&mut self, seen: [usize; Axis::MAX as usize]) {
+        self.seen = seen;
+    }
+
     /// Restores carried states of a batch of this size, which have seen so many steps of each axis.
     pub(crate) fn resume(
         &mut self,

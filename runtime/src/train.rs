@@ -477,7 +477,7 @@ impl Trainer {
         let _flushing = Flushing::begin();
         let (rate, number) = (arr0(self.rate() as f32), arr0((self.steps + 1) as f32));
         let own = Feed::new().f32(RATE, rate.view()).f32(STEP, number.view());
-        let going = self.session.going();
+        let (going, seen) = (self.session.going(), self.session.seen());
         let position = match &mut self.windows {
             Some(windows) => Some(windows.advance(&mut self.session, window, &own)?),
             None => {
@@ -497,6 +497,7 @@ impl Trainer {
             None
         };
         if let Some(refused) = refused {
+            self.session.take_back(seen);
             // The program has kept what is stored. States that this step was to begin with begin with the next.
             if going.is_none() {
                 self.session.reset_state();
